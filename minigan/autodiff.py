@@ -1,0 +1,89 @@
+"""The derivative of anything with respect to anything, by one reverse sweep."""
+
+from collections.abc import Sequence
+
+from . import backend
+from .backend import Array
+from .tensor import Tensor, recording
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Array | Sequence[Tensor | Array | None] | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of ``sum(g * y for y, g in zip(outputs, grad_outputs))`` with respect to each input.
+
+    Arguments mean what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1, for outputs of one
+    element. With ``create_graph`` the sweep itself is recorded, so that the gradients can be differentiated in turn:
+    this is the whole of double backprop. Each gradient has its input's shape and dtype. Only Tensors between the
+    inputs and the outputs are visited, and of those only the operands on the way.
+
+    Raises ValueError for an output without a graph, for a missing or misshapen ``grad_outputs``, and for an input that
+    no output depends on, unless ``allow_unused`` asks for None in its place.
+    """
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    if grad_outputs is None:
+        grad_outputs = (None,) * len(outputs)
+    elif hasattr(grad_outputs, "shape"):
+        grad_outputs = (grad_outputs,)
+    if len(grad_outputs) != len(outputs):
+        raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
+    for i, x in enumerate(inputs):
+        if not x.requires_grad:
+            raise ValueError(f"grad: input {i}, of shape {x.shape}, has requires_grad=False")
+
+    gradients: dict[Tensor, Tensor] = {}
+
+    def add(x: Tensor, g: Tensor) -> None:
+        gradients[x] = gradients[x] + g if x in gradients else g
+
+    with recording(create_graph):
+        for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
+            add(y, _seed(i, y, g))
+        path = _path(outputs, inputs)
+        for y in path:
+            g = gradients[y] if y in inputs else gradients.pop(y)
+            for x, vjp in zip(y.args, y.op.vjps if y.op else ()):
+                if isinstance(x, Tensor) and x in path:
+                    add(x, vjp(g, y, *y.args, **y.static))
+
+    for i, x in enumerate(inputs):
+        if x not in path and not allow_unused:
+            raise ValueError(f"grad: no output depends on input {i}, of shape {x.shape} (allow_unused=True gives None)")
+    return tuple(gradients.get(x) for x in inputs)
+
+
+def _path(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> dict[Tensor, None]:
+    """The Tensors on a way from an output back to an input, newest first: a Tensor's operands are older than it."""
+    oldest = min((x.birth for x in inputs), default=0)
+    reached, stack = set(), list(outputs)
+    while stack:
+        y = stack.pop()
+        if y.birth >= oldest and y not in reached:
+            reached.add(y)
+            stack += y.inputs
+    path = set()
+    for y in sorted(reached, key=lambda y: y.birth):
+        if y in inputs or not path.isdisjoint(y.inputs):
+            path.add(y)
+    return dict.fromkeys(sorted(path, key=lambda y: -y.birth))
+
+
+def _seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:
+    if not y.requires_grad:
+        raise ValueError(
+            f"grad: output {i}, of shape {y.shape}, has no graph: nothing that it was made from has requires_grad=True,"
+            " or it was made under no_grad() or as a gradient without create_graph=True"
+        )
+    if g is None:
+        if y.data.size != 1:
+            raise ValueError(f"grad: output {i} has shape {y.shape}; without grad_outputs it must have one element")
+        return Tensor(backend.xp.ones(y.shape, y.dtype))
+    g = g if isinstance(g, Tensor) else Tensor(g)
+    if (g.shape, g.dtype) != (y.shape, y.dtype):
+        raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {y.dtype} {y.shape}")
+    return g

@@ -1,0 +1,122 @@
+"""The ground floor: which array library computes, and on which device.
+
+This is the only file that knows NumPy from CuPy. Everything above takes array functions from ``backend.xp``, and
+from here the few for which CuPy has one fused kernel where NumPy needs several passes. ``use`` rebinds these names,
+so they are looked up at each call (``backend.sigmoid(x)``) and never imported by name.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says in one line what is missing."""
+
+
+def use(device: str) -> None:
+    """Choose where new Tensors live: ``"cpu"`` (NumPy) or ``"gpu"`` (CuPy).
+
+    Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays as it was.
+    """
+    global xp, sigmoid, softplus, adam_step
+    if device == "cpu":
+        xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, _adam_step
+    elif device == "gpu":
+        cupy = _usable_cupy()
+        xp, (sigmoid, softplus, adam_step) = cupy, _fused_kernels(cupy)
+    else:
+        raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
+
+
+def asarray(data: Any, dtype: Any = None) -> Array:
+    """``data`` as an array on the device in use, copied only where it has to be."""
+    return xp.asarray(data, dtype=dtype)
+
+
+def to_numpy(x: Any) -> numpy.ndarray:
+    """A Tensor or an array as a NumPy array. From the GPU this copies, and waits for the device."""
+    x = x.data if hasattr(x, "requires_grad") else x
+    return x.get() if hasattr(x, "get") else numpy.asarray(x)
+
+
+def default_rng(seed: int) -> Any:
+    """A random generator that draws on the device: ``random``, ``standard_normal`` and ``integers`` as in NumPy."""
+    return xp.random.default_rng(seed)
+
+
+def _sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), accurate for every x."""
+    with numpy.errstate(over="ignore"):  # exp(-x) may reach inf, and 1 / inf is the right answer
+        y = numpy.exp(-x)
+    y += 1
+    return 1 / y
+
+
+def _softplus(x: Array) -> Array:
+    """log(1 + exp(x)), without forming exp of a large number."""
+    y = numpy.log1p(numpy.exp(-numpy.abs(x)))
+    y += numpy.maximum(x, 0)
+    return y
+
+
+def _adam_step(g: Array, beta1: float, beta2: float, rate: float, eps: float, p: Array, m: Array, v: Array) -> None:
+    """Update ``m``, ``v`` and ``p`` in place, a block at a time so that a dozen passes stay inside the cache."""
+    size = 16384
+    for start in range(0, p.size, size):
+        gs, ps, ms, vs = (a[start : start + size] for a in (g, p, m, v))
+        ms *= beta1
+        ms += gs * (1 - beta1)
+        vs *= beta2
+        t = gs * gs
+        t *= 1 - beta2
+        vs += t
+        numpy.sqrt(vs, out=t)
+        t += eps
+        numpy.divide(ms, t, out=t)
+        t *= rate
+        ps -= t
+
+
+def _usable_cupy() -> ModuleType:
+    try:
+        import cupy
+    except ImportError:
+        raise DeviceError(
+            "CuPy is not installed; install it with: pip install 'cupy-cuda13x[ctk]'"
+            " (for a driver older than CUDA 13: 'cupy-cuda12x[ctk]')"
+        ) from None
+    try:  # a kernel compiled and a matrix product run: a device that is only listed is not yet usable
+        ones = cupy.ones((2, 2), dtype=cupy.float32)
+        float(((ones + 1) @ ones).sum())
+    except (RuntimeError, ImportError, OSError, MemoryError, cupy.cuda.compiler.CompileException) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DeviceError(
+            f"CuPy {cupy.__version__} finds no usable CUDA device ({reason[0]}); it needs an NVIDIA GPU, its"
+            " driver, and the CuPy package for that driver's CUDA version"
+        ) from None
+    return cupy
+
+
+def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:
+    """The functions above as CUDA kernels, one pass over memory each; T is float32 or float64 as the arrays are."""
+    return (
+        cupy.ElementwiseKernel("T x", "T y", "y = 1 / (1 + exp(-x))", "sigmoid"),
+        cupy.ElementwiseKernel("T x", "T y", "y = log1p(exp(-abs(x))) + max(x, T(0))", "softplus"),
+        cupy.ElementwiseKernel(
+            "T g, T beta1, T beta2, T rate, T eps",
+            "T p, T m, T v",
+            """
+            m = beta1 * m + (1 - beta1) * g;
+            v = beta2 * v + (1 - beta2) * g * g;
+            p -= rate * m / (sqrt(v) + eps);
+            """,
+            "adam_step",
+        ),
+    )
+
+
+use("cpu")

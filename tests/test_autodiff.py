@@ -1,0 +1,270 @@
+"""``grad`` and the rules of the engine, each with a test that fails where it is broken."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import minigan as mg
+from minigan import ops
+
+
+def leaf(*shape, dtype="float64"):
+    rng = np.random.default_rng(sum(shape))
+    return mg.tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)
+
+
+def ancestors(y):
+    """Every Tensor in the graph of ``y``."""
+    found, stack = [], [y]
+    while stack:
+        x = stack.pop()
+        if not any(x is f for f in found):
+            found.append(x)
+            stack += x.inputs
+    return found
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts, under (op, operand), the calls of every vjp."""
+    counts = {}
+
+    def counted(op, i, vjp):
+        def wrapper(*args, **static):
+            counts[op.__name__, i] = counts.get((op.__name__, i), 0) + 1
+            return vjp(*args, **static)
+
+        return wrapper
+
+    for op in vars(ops).values():
+        if hasattr(op, "vjps"):
+            monkeypatch.setattr(op, "vjps", tuple(counted(op, i, vjp) for i, vjp in enumerate(op.vjps)))
+    return counts
+
+
+# --- The rules ----------------------------------------------------------------------------------
+
+
+def test_the_gradient_of_a_gradient_is_an_ordinary_gradient():
+    """Rule 1: any order works, by calling grad again."""
+    x = mg.tensor(np.array([0.3, -0.7]), requires_grad=True)
+    y = ops.exp(2 * x)
+    for order in range(1, 6):
+        (y,) = mg.grad(y.sum(), x, create_graph=True)
+        np.testing.assert_allclose(y.data, 2**order * np.exp(2 * x.data))
+
+
+def test_only_the_asked_for_path_is_computed(calls):
+    """Rule 2: the gradient at the points computes no weight's; that of the last layer does not go further back."""
+    net = mg.nn.MLP([4, 5, 3, 1], rng=0, dtype="float64")
+    x = leaf(6, 4)
+    mg.grad(net(x).sum(), x)
+    assert calls == {("sum", 0): 1, ("linear", 0): 3, ("relu", 0): 2}
+    calls.clear()
+    mg.grad(net(x).sum(), net.parameters()[-2:])
+    assert calls == {("sum", 0): 1, ("linear", 1): 1, ("linear", 2): 1}
+    calls.clear()
+    mg.grad(net(x).sum(), net.parameters()[2])
+    assert calls == {("sum", 0): 1, ("linear", 0): 1, ("relu", 0): 1, ("linear", 1): 1}
+
+
+def test_a_branch_that_leads_nowhere_is_not_visited(calls):
+    x, other = leaf(3), leaf(3)
+    mg.grad((x * 2 + ops.exp(other)).sum(), x)
+    assert ("exp", 0) not in calls and ("add", 1) not in calls
+
+
+@pytest.mark.parametrize("hidden, reached", [("relu", False), ("leaky_relu", False), ("tanh", True)])
+def test_a_mask_adds_nothing_to_the_second_graph(hidden, reached, calls):
+    """Rule 3: dD/dx of a piecewise linear critic depends on its weights, but on no activation and no bias."""
+    net = mg.nn.MLP([4, 5, 1], hidden=hidden, rng=0, dtype="float64")
+    x = leaf(6, 4)
+    (g,) = mg.grad(net(x).sum(), x, create_graph=True)
+    graph = ancestors(g)
+    made_by = {y.op.__name__ for y in graph if y.op}
+    assert any(y is net.layers[0].weight for y in graph)
+    assert (hidden in made_by) == reached
+    assert any(y is net.layers[0].bias for y in graph) == reached
+    calls.clear()
+    mg.grad((g * g).sum(), net.parameters(), allow_unused=True)
+    assert ((hidden, 0) in calls) == reached
+
+
+def test_no_reference_cycles():
+    """Rule 4: with the garbage collector off, 2,000 critic steps leave memory flat."""
+    rng = np.random.default_rng(0)
+    critic = mg.nn.MLP([4, 8, 8, 1], hidden="tanh", rng=0)
+    adam = mg.optim.Adam(critic.parameters())
+    real, fake = (rng.random((5, 4), dtype="float32") for _ in range(2))
+
+    def step():
+        loss = mg.losses.critic_loss(critic(real), critic(fake))
+        loss = loss + 10 * mg.penalties.gradient_penalty(critic, real, fake, rng)
+        adam.step(mg.grad(loss, critic.parameters()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        step()
+        tensors = sum(isinstance(o, mg.Tensor) for o in gc.get_objects())
+        tracemalloc.start()
+        step()
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        for _ in range(1999):
+            step()
+        assert sum(isinstance(o, mg.Tensor) for o in gc.get_objects()) == tensors
+        tracemalloc.start()
+        step()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert after <= before + 2000
+
+
+def test_a_failed_grad_leaves_no_cycle_and_no_switch():
+    x = leaf(3)
+    with pytest.raises(ValueError):
+        mg.grad(ops.exp(x).sum(), leaf(2))
+    assert (x * 2).requires_grad
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_kept_through_the_penalty(dtype):
+    """Rule 5, through the whole double backward."""
+    critic = mg.nn.MLP([4, 5, 1], hidden="softplus", rng=0, dtype=dtype)
+    real, fake = np.random.default_rng(0).random((2, 6, 4)).astype(dtype)
+    loss = mg.losses.critic_loss(critic(real), critic(fake))
+    loss = loss + 10 * mg.penalties.gradient_penalty(critic, real, fake, np.random.default_rng(0))
+    assert loss.dtype == dtype
+    assert {g.dtype for g in mg.grad(loss, critic.parameters(), create_graph=True)} == {np.dtype(dtype)}
+
+
+def test_a_long_chain_is_neither_recursed_into_nor_freed_recursively():
+    x = leaf()
+    y = x
+    for _ in range(50_000):
+        y = y + 1
+    assert mg.grad(y, x)[0].item() == 1
+    del y
+
+
+# --- The meaning of grad's arguments ------------------------------------------------------------
+
+
+def test_several_outputs_and_inputs():
+    x, y = leaf(3), leaf(3)
+    u, v = x * y, ops.exp(y)
+    gx, gy = mg.grad([u, v], [x, y], grad_outputs=[mg.tensor(np.ones(3)), np.full(3, 2.0)])
+    np.testing.assert_allclose(gx.data, y.data)
+    np.testing.assert_allclose(gy.data, x.data + 2 * np.exp(y.data))
+
+
+def test_an_intermediate_and_a_leaf_together():
+    x = leaf(3)
+    y = x * x
+    z = (y * y).sum()
+    gx, gy, gz = mg.grad(z, [x, y, z])
+    np.testing.assert_allclose(gx.data, 4 * x.data**3)
+    np.testing.assert_allclose(gy.data, 2 * y.data)
+    assert gz.item() == 1
+
+
+def test_one_input_used_many_times_and_asked_for_twice():
+    x = leaf(2, 2)
+    g, again = mg.grad((x * x + x @ x - x).sum(), [x, x])
+    ones = np.ones((2, 2))
+    np.testing.assert_allclose(g.data, 2 * x.data + ones @ x.data.T + x.data.T @ ones - 1)
+    np.testing.assert_allclose(again.data, g.data)
+
+
+def test_grad_outputs_can_be_differentiated():
+    """A gradient is linear in grad_outputs: with create_graph, its derivative there is the Jacobian's product."""
+    x, v = leaf(3), leaf(3)
+    (g,) = mg.grad(ops.exp(x), x, grad_outputs=v, create_graph=True)
+    np.testing.assert_allclose(mg.grad(g.sum(), v)[0].data, np.exp(x.data))
+
+
+def test_without_create_graph_there_is_no_graph():
+    x = leaf(3)
+    (g,) = mg.grad((x**3).sum(), x)
+    assert not g.requires_grad and g.op is None
+    with pytest.raises(ValueError, match="create_graph=True"):
+        mg.grad(g.sum(), x)
+
+
+def test_create_graph_records_under_no_grad_too():
+    x = leaf(3)
+    y = (x**3).sum()
+    with mg.no_grad():
+        (g,) = mg.grad(y, x, create_graph=True)
+    assert g.requires_grad
+
+
+def test_no_grad_and_detach():
+    x = leaf(3)
+    with mg.no_grad():
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+    assert not x.detach().requires_grad and x.detach().data is x.data
+    with pytest.raises(ZeroDivisionError), mg.no_grad():
+        raise ZeroDivisionError
+    assert (x * 2).requires_grad
+
+
+def test_unused_inputs():
+    x, other = leaf(3), leaf(2)
+    y = (x * 2).sum()
+    assert mg.grad(y, [x, other], allow_unused=True)[1] is None
+    with pytest.raises(ValueError, match=r"no output depends on input 1, of shape \(2,\)"):
+        mg.grad(y, [x, other])
+
+
+def test_errors_say_what_is_wrong():
+    x = leaf(3)
+    with pytest.raises(ValueError, match=r"output 0 has shape \(3,\); without grad_outputs"):
+        mg.grad(x * 2, x)
+    with pytest.raises(ValueError, match=r"grad_outputs 0 is float64 \(2,\); its output is float64 \(3,\)"):
+        mg.grad(x * 2, x, grad_outputs=np.ones(2))
+    with pytest.raises(ValueError, match="grad_outputs 0 is float32"):
+        mg.grad(x * 2, x, grad_outputs=np.ones(3, "float32"))
+    with pytest.raises(ValueError, match=r"output 0, of shape .*has no graph.*no_grad"):
+        mg.grad(mg.tensor([1.0]), x)
+    with pytest.raises(ValueError, match=r"input 0, of shape .*requires_grad=False"):
+        mg.grad(x.sum(), mg.tensor([1.0]))
+    with pytest.raises(ValueError, match="2 outputs and 1 grad_outputs"):
+        mg.grad([x.sum(), x.sum()], x, grad_outputs=[None])
+
+
+# --- Tensor -------------------------------------------------------------------------------------
+
+
+def test_tensor_keeps_float_dtypes_and_makes_float32_of_the_rest():
+    for dtype in ("float16", "float32", "float64"):
+        assert mg.tensor(np.ones(2, dtype)).dtype == dtype
+    for data in ([1, 2], [1.5, 2.5], 3, 3.5, np.arange(3), np.array([True]), [np.float64(1)]):
+        assert mg.tensor(data).dtype == "float32"
+    with pytest.raises(TypeError, match="complex"):
+        mg.tensor([1j])
+    with pytest.raises(TypeError, match="real numbers"):
+        mg.tensor("one")
+
+
+def test_tensor_copies():
+    data = np.ones(3)
+    x = mg.tensor(data)
+    data[:] = 2
+    assert x.data.tolist() == [1, 1, 1]
+    assert mg.tensor(x).data is not x.data
+
+
+def test_tensor_as_people_use_it():
+    x = leaf(2, 3)
+    assert (x.shape, x.ndim, len(x), x.dtype) == ((2, 3), 2, 2, np.float64)
+    assert x.sum().item() == pytest.approx(x.data.sum())
+    assert [row.shape for row in x] == [(3,), (3,)]
+    assert "requires_grad=True" in repr(x)
+    assert (np.ones((2, 3)) + x).shape == (2, 3) and isinstance(np.ones((2, 3)) * x, mg.Tensor)

@@ -1,0 +1,53 @@
+"""The derivative checks can fail: each wrong derivative planted here must be caught by them."""
+
+import numpy as np
+import pytest
+
+from minigan import ops
+from tests.checking import check_derivatives
+
+RNG = np.random.default_rng(0)
+SQUARE, ROW, COLUMN = RNG.uniform(0.5, 1.5, (3, 3)), RNG.uniform(0.5, 1.5, (1, 3)), RNG.uniform(0.5, 1.5, (3, 1))
+SIGNED = SQUARE * np.array([[1, -1, 1], [-1, -1, 1], [1, 1, -1]])
+
+PLANTED = {
+    "a missing term": (ops.tanh, 0, lambda g, out, x: g, [SQUARE]),
+    "a missing power": (ops.tanh, 0, lambda g, out, x: g * (1 - out), [SQUARE]),
+    "a wrong sign": (ops.sub, 1, lambda g, out, x, y: g, [SQUARE, SQUARE]),
+    "a forgotten broadcast sum": (ops.add, 1, lambda g, out, x, y: g, [SQUARE, ROW]),
+    "a broadcast sum over one row only": (ops.mul, 1, lambda g, out, x, y: (g * x)[:1], [SQUARE, ROW]),
+    "a broadcast mean for a sum": (ops.div, 1, lambda g, out, x, y: ops.mean(-g * out / y, 1, True), [SQUARE, COLUMN]),
+    "a mask one element off": (ops.relu, 0, lambda g, out, x: g * np.roll(x.data > 0, 1), [SIGNED]),
+    "a mask inverted": (ops.leaky_relu, 0, lambda g, out, x, slope: g * ops._slopes(-x.data, slope), [SIGNED]),
+    "a transpose left out": (ops.matmul, 0, lambda g, out, x, y: ops.matmul(g, y), [SQUARE, SQUARE]),
+    "a bias gradient not summed": (ops.linear, 2, lambda g, out, x, w, b: g[0], [SQUARE, SQUARE, ROW[0]]),
+    "an error in the second order only": (
+        ops.tanh,
+        0,
+        lambda g, out, x: g * (1 - out.detach() * out.detach()),
+        [SQUARE],
+    ),
+    "a norm held constant in the second order": (
+        lambda x: ops.norm(x, 1),
+        0,
+        lambda g, out, x, axis, keepdims: x * ops.reshape(g * ops.safe_reciprocal(out.detach()), (3, 1)),
+        [SQUARE],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_error_is_caught(name, monkeypatch):
+    f, i, wrong, arrays = PLANTED[name]
+    check_derivatives(f, *arrays)
+    op = f if hasattr(f, "vjps") else ops.norm
+    monkeypatch.setattr(op, "vjps", (*op.vjps[:i], wrong, *op.vjps[i + 1 :]))
+    with pytest.raises(AssertionError):
+        check_derivatives(f, *arrays)
+
+
+def test_a_planted_error_in_the_second_order_passes_the_first(monkeypatch):
+    """So it is the second-order check that catches it."""
+    _, _, wrong, arrays = PLANTED["an error in the second order only"]
+    monkeypatch.setattr(ops.tanh, "vjps", (wrong,))
+    check_derivatives(ops.tanh, *arrays, order=1)
