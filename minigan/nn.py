@@ -1,0 +1,85 @@
+"""Multilayer perceptrons: affine layers with an activation between."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy
+
+from . import backend, ops
+from .backend import Array
+from .tensor import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": ops.relu,
+    "leaky_relu": ops.leaky_relu,
+    "tanh": ops.tanh,
+    "softplus": ops.softplus,
+}
+
+OUTPUTS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    "sigmoid": ops.sigmoid,
+    "tanh": ops.tanh,
+}
+
+Init = Callable[[numpy.random.Generator, int, int], numpy.ndarray]
+
+INITS: dict[str, Init] = {
+    # He et al. 2015 (arXiv 1502.01852), equation 10: keeps the variance of relu layers
+    "he": lambda rng, n, m: rng.normal(0, (2 / n) ** 0.5, (n, m)),
+    # the article's program
+    "uniform": lambda rng, n, m: rng.uniform(-0.05, 0.05, (n, m)),
+}
+
+
+class Linear:
+    """x @ weight + bias, with weight (in, out) drawn by ``init`` and bias (out,) zero."""
+
+    def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
+        self.weight = Tensor(backend.asarray(init(rng, n, m), dtype=dtype), requires_grad=True)
+        self.bias = Tensor(backend.xp.zeros(m, dtype=dtype), requires_grad=True)
+
+    def __call__(self, x: Tensor | Array) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class MLP:
+    """A stack of affine layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
+
+    ``hidden`` names the activation between layers (relu, leaky_relu with slope 0.2, tanh, softplus), ``output`` the one
+    at the end (None, "sigmoid", "tanh"), ``init`` the drawing of the weights ("he": normal with variance 2 / in;
+    "uniform": U(-0.05, 0.05)). ``rng`` is a NumPy generator or a seed: the same one gives the same network on every
+    device. Raises ValueError for fewer than two sizes and for unknown names.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        hidden: str = "relu",
+        output: str | None = None,
+        init: str = "he",
+        rng: numpy.random.Generator | int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"MLP: expected two sizes or more, each at least 1, got {list(sizes)}")
+        self.hidden = named("hidden activation", hidden, ACTIVATIONS)
+        self.output = named("output activation", output, OUTPUTS)
+        init, rng = named("init", init, INITS), numpy.random.default_rng(rng)
+        self.layers = [Linear(n, m, init, rng, dtype) for n, m in pairwise(sizes)]
+
+    def __call__(self, x: Tensor | Array) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.hidden(layer(x))
+        return self.output(self.layers[-1](x))
+
+    def parameters(self) -> list[Tensor]:
+        """Weight and bias, layer by layer."""
+        return [p for layer in self.layers for p in (layer.weight, layer.bias)]
+
+
+def named(what: str, name: str | None, choices: dict) -> Callable:
+    """The entry of ``choices`` called ``name``; raises ValueError with the valid names."""
+    if name not in choices:
+        raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(map(str, choices))}")
+    return choices[name]

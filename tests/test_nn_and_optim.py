@@ -1,0 +1,141 @@
+"""Networks, losses and Adam."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minigan as mg
+from minigan.nn import ACTIVATIONS, OUTPUTS
+
+NUMPY = {
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
+    "tanh": np.tanh,
+    "softplus": lambda x: np.log1p(np.exp(x)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    None: lambda x: x,
+}
+
+
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_an_mlp_is_its_formula(hidden, output):
+    net = mg.nn.MLP([3, 5, 4, 2], hidden=hidden, output=output, rng=0, dtype="float64")
+    parameters = [p.data for p in net.parameters()]
+    assert [p.shape for p in parameters] == [(3, 5), (5,), (5, 4), (4,), (4, 2), (2,)]
+    x = h = np.random.default_rng(0).normal(size=(6, 3))
+    for w, b in zip(parameters[0:4:2], parameters[1:4:2]):
+        h = NUMPY[hidden](h @ w + b)
+    np.testing.assert_allclose(net(x).data, NUMPY[output](h @ parameters[4] + parameters[5]))
+    np.testing.assert_allclose(net(mg.tensor(x)).data, net(x).data)
+
+
+def test_initialisations():
+    he = mg.nn.MLP([400, 300, 10], init="he", rng=0)
+    assert he.layers[0].weight.data.std() == pytest.approx(math.sqrt(2 / 400), rel=0.02)
+    uniform = mg.nn.MLP([400, 300, 10], init="uniform", rng=0).layers[0].weight.data
+    assert -0.05 <= uniform.min() < -0.0499 and 0.0499 < uniform.max() <= 0.05
+    assert uniform.std() == pytest.approx(0.1 / math.sqrt(12), rel=0.02)
+    assert all(p.dtype == "float32" and p.requires_grad for p in he.parameters())
+    assert not any(layer.bias.data.any() for layer in he.layers)
+    same = mg.nn.MLP([400, 300, 10], rng=0)
+    assert all((p.data == q.data).all() for p, q in zip(he.parameters(), same.parameters()))
+
+
+@pytest.mark.parametrize(
+    "sizes, kind, message",
+    [
+        (
+            [3, 1],
+            {"hidden": "gelu"},
+            "unknown hidden activation 'gelu': expected one of relu, leaky_relu, tanh, softplus",
+        ),
+        ([3, 1], {"output": "relu"}, "unknown output activation 'relu': expected one of None, sigmoid, tanh"),
+        ([3, 1], {"init": "ones"}, "unknown init 'ones': expected one of he, uniform"),
+        ([3], {}, r"expected two sizes or more, each at least 1, got \[3\]"),
+        ([3, 0, 1], {}, r"got \[3, 0, 1\]"),
+    ],
+)
+def test_a_bad_network_is_refused(sizes, kind, message):
+    with pytest.raises(ValueError, match=message):
+        mg.nn.MLP(sizes, **kind)
+
+
+def test_losses_have_the_articles_sign():
+    real, fake = mg.tensor([[1.0], [3.0]]), mg.tensor([[5.0], [9.0]])
+    assert mg.losses.critic_loss(real, fake).item() == 2 - 7
+    assert mg.losses.generator_loss(fake).item() == 7
+
+
+def scalar_adam(p, gradients, lr, beta1, beta2, eps):
+    """Algorithm 1 of Kingma and Ba 2015 for one number, as printed."""
+    m = v = 0.0
+    for t, g in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        p = p - lr * m_hat / (math.sqrt(v_hat) + eps)
+    return p
+
+
+@pytest.mark.parametrize("eps", [1e-8, 0.1])
+@pytest.mark.parametrize("betas", [(0.5, 0.9), (0.9, 0.999), (0.0, 0.9)])
+def test_adam_against_a_scalar_reimplementation(betas, eps):
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=(3, 2)), rng.normal(size=4)]
+    steps = [[rng.normal(size=(3, 2)), 1e-3 * rng.normal(size=4)] for _ in range(20)]
+    parameters = [mg.tensor(a, requires_grad=True) for a in start]
+    adam = mg.optim.Adam(parameters, lr=0.05, betas=betas, eps=eps)
+    for grads in steps:
+        adam.step([mg.tensor(g) for g in grads])
+    for i, p in enumerate(parameters):
+        for at in np.ndindex(p.shape):
+            expected = scalar_adam(start[i][at], [g[i][at] for g in steps], 0.05, *betas, eps)
+            assert p.data[at] == pytest.approx(expected, rel=1e-12)
+
+
+def test_adam_on_more_than_one_block():
+    """The update works through the flat buffer in blocks; a parameter longer than one is updated to its end."""
+    n = 40_001
+    p = mg.tensor(np.zeros(n), requires_grad=True)
+    g = np.random.default_rng(0).normal(size=n)
+    mg.optim.Adam([p], lr=0.1).step([mg.tensor(g)])
+    np.testing.assert_allclose(p.data, [scalar_adam(0.0, [x], 0.1, 0.9, 0.999, 1e-8) for x in g])
+
+
+def test_adam_works_in_place_on_one_flat_buffer_each():
+    net = mg.nn.MLP([3, 4, 1], rng=0)
+    adam = mg.optim.Adam(net.parameters())
+    buffers = adam.flat, adam.m, adam.v
+    grads = [mg.tensor(np.ones(p.shape, "float32")) for p in net.parameters()]
+    data = [p.data for p in net.parameters()]
+    adam.step(grads)
+    assert all(a is b for a, b in zip((adam.flat, adam.m, adam.v), buffers))
+    assert all(b.shape == (3 * 4 + 4 + 4 + 1,) and b.dtype == "float32" for b in buffers)
+    for p, before in zip(net.parameters(), data):
+        assert p.data.base is adam.flat and (p.data != before).all()
+
+
+def test_adam_takes_over_assigned_parameters():
+    p = mg.tensor(np.zeros(2), requires_grad=True)
+    adam = mg.optim.Adam([p], lr=0.1)
+    p.data = np.array([5.0, 6.0])
+    adam.step([mg.tensor(np.ones(2))])
+    np.testing.assert_allclose(p.data, [4.9, 5.9])
+
+
+def test_adam_minimises():
+    x = mg.tensor(np.array([3.0, -2.0]), requires_grad=True)
+    adam = mg.optim.Adam([x], lr=0.1)
+    for _ in range(500):
+        adam.step(mg.grad(((x - np.array([1.0, 2.0])) ** 2).sum(), x))
+    np.testing.assert_allclose(x.data, [1, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("shapes", [[(3,)], [(2,), (2,)], []])
+def test_adam_refuses_misshapen_gradients(shapes):
+    adam = mg.optim.Adam([mg.tensor(np.zeros(2), requires_grad=True)])
+    with pytest.raises(ValueError, match=r"Adam: got gradients of shapes \[.*\]; expected \[\(2,\)\]"):
+        adam.step([mg.tensor(np.zeros(shape)) for shape in shapes])
