@@ -1,0 +1,73 @@
+"""Images from IDX files: the bundled MNIST, or any folder in the same format."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from .backend import Array
+
+MNIST = Path(__file__).parent / "mnist"
+
+UNSIGNED_BYTE = 0x08
+
+
+class DataError(ValueError):
+    """A data file is missing or damaged; the message names it and says what is wrong."""
+
+
+def read_idx(path: Path, ndim: int) -> numpy.ndarray:
+    """The unsigned bytes of an IDX file, gzipped or not, as an array of ``ndim`` axes.
+
+    The format: two zero bytes, the type, the number of axes, each axis's size as a big-endian 32-bit integer, the data.
+    Raises DataError where any of it is not as expected. No memory is taken on the word of the header: what is read is
+    never more than what the file holds, nor more than the header announces.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:2] != b"\0\0":
+                raise DataError(f"{path}: not an IDX file: expected it to begin with two zero bytes")
+            if magic[2] != UNSIGNED_BYTE:
+                raise DataError(f"{path}: holds type 0x{magic[2]:02x}; expected 0x08, unsigned bytes")
+            if magic[3] != ndim:
+                raise DataError(f"{path}: has {magic[3]} dimensions; expected {ndim}")
+            header = file.read(4 * ndim)
+            shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4))
+            if len(header) < 4 * ndim or 0 in shape:
+                raise DataError(f"{path}: expected {ndim} dimensions of at least 1, got {shape}")
+            size, body = math.prod(shape), bytearray()
+            while len(body) <= size and (chunk := file.read(1 << 20)):
+                body += chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: damaged gzip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    if len(body) != size:
+        held = f"{len(body)} bytes" if len(body) < size else "more"
+        raise DataError(f"{path}: the header announces {size} bytes of data, {shape}, but the file holds {held}")
+    return numpy.frombuffer(body, numpy.uint8).reshape(shape)
+
+
+def load_images(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
+    """The images of ``split`` ("train" or "t10k") in a folder of IDX files: (n, height, width), uint8.
+
+    The file is ``{split}-images-idx3-ubyte``, or with a dot before idx3, either of them gzipped or not. Raises
+    DataError where there is none, or where it is damaged.
+    """
+    names = [f"{split}-images{dot}idx3-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
+    for name in names:
+        if (folder / name).exists():
+            return read_idx(folder / name, ndim=3)
+    raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
+
+
+def draw(images: Array, n: int, rng: Any) -> Array:
+    """n rows of ``images`` (rows, pixels), uint8, drawn with replacement, as float32 in [0, 1] on the same device."""
+    index = rng.integers(0, len(images), size=n)
+    pixels = images.take(index, axis=0).astype("float32")
+    pixels /= 255
+    return pixels
