@@ -1,0 +1,171 @@
+"""WGAN-GP: its settings, one iteration, and the two figures that tell how it goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from . import backend
+from .autodiff import grad
+from .backend import Array
+from .data import draw
+from .losses import critic_loss, generator_loss
+from .nn import MLP, named
+from .optim import Adam
+from .penalties import FORMS, gradient_norm, interpolate
+from .tensor import no_grad
+
+NOISES: dict[str, Callable[[Any, tuple[int, int]], Array]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape, dtype="float32"),
+    "uniform": lambda rng, shape: rng.random(shape, dtype="float32") * 2 - 1,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of; the defaults reach digits fast. ``critic`` and ``generator`` are hidden widths."""
+
+    iterations: int = 10_000
+    batch_size: int = 64
+    critic_steps: int = 2
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.9)
+    penalty: str = "two-sided"
+    penalty_weight: float = 10.0
+    critic: tuple[int, ...] = (256, 128)
+    generator: tuple[int, ...] = (128, 256)
+    hidden: str = "relu"
+    init: str = "he"
+    noise: str = "normal"
+    noise_dim: int = 32
+    seed: int = 0
+    sample_every: int = 1_000
+    grid: int = 10
+
+
+PRESETS = {
+    "default": Settings(),
+    "article": Settings(  # the article's own program
+        iterations=400_000,
+        batch_size=100,
+        critic_steps=5,
+        learning_rate=1e-4,
+        betas=(0.5, 0.999),
+        penalty="one-sided-relu",
+        critic=(128, 32),
+        generator=(32, 128),
+        init="uniform",
+        noise="uniform",
+        noise_dim=10,
+        grid=6,
+    ),
+}
+
+
+def networks(settings: Settings, pixels: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
+    """A new critic, pixels to 1, and generator, noise to pixels in [0, 1]. Raises ValueError for an unknown name."""
+    kind = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
+    critic = MLP([pixels, *settings.critic, 1], **kind)
+    generator = MLP([settings.noise_dim, *settings.generator, pixels], output="sigmoid", **kind)
+    return critic, generator
+
+
+def generate(generator: MLP, noise: Array) -> Array:
+    """The images (n, pixels), float32 in [0, 1], that the generator makes of ``noise`` (n, noise_dim)."""
+    with no_grad():
+        return generator(noise).data
+
+
+class Diverged(ArithmeticError):
+    """A figure or a parameter is NaN or infinite; the message says since when, and what was last finite."""
+
+
+class WGANGP:
+    """The two networks and all that training them takes.
+
+    ``images`` (rows, pixels), uint8, move to the device in use and stay there. The same settings and images give the
+    same numbers, bit for bit, on the same machine's CPU.
+    """
+
+    def __init__(self, settings: Settings, images: numpy.ndarray) -> None:
+        self.settings = settings
+        self.images = backend.asarray(images)
+        for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
+        self.critic, self.generator = networks(settings, images.shape[1], numpy.random.default_rng(for_networks))
+        self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
+        self.noise = named("noise", settings.noise, NOISES)
+        self.penalty = named("penalty form", settings.penalty, FORMS)
+        self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
+        self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
+
+    def iteration(self) -> tuple[Array, Array]:
+        """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
+
+        Returns L1 and the mean gradient norm at the last critic step, as arrays of one element that stay on the
+        device: nothing in here waits for it.
+        """
+        n, steps = self.settings.batch_size, self.settings.critic_steps
+        reals = draw(self.images, n * steps, self.rng)
+        # The generator stands still while the critic learns, so all its fakes come from one forward.
+        fakes = generate(self.generator, self.draw_noise(n * steps))
+        for start in range(0, n * steps, n):
+            l1, slope = self.critic_step(reals[start : start + n], fakes[start : start + n])
+        self.generator_step()
+        return l1, slope
+
+    def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array]:
+        """One Adam step of the critic on real and generated rows; L1 and the mean gradient norm before it."""
+        n = len(real)
+        scores = self.critic(backend.xp.concatenate((real, fake)))
+        loss = critic_loss(scores[:n], scores[n:])
+        slope = gradient_norm(self.critic, interpolate(real, fake, self.rng))
+        total = loss + self.settings.penalty_weight * self.penalty(slope)
+        self.critic_adam.step(grad(total, self.critic.parameters()))
+        return -loss.data, slope.data.mean()
+
+    def generator_step(self) -> None:
+        """One Adam step of the generator against the critic as it is."""
+        loss = generator_loss(self.critic(self.generator(self.draw_noise(self.settings.batch_size))))
+        self.generator_adam.step(grad(loss, self.generator.parameters()))
+
+    def draw_noise(self, n: int) -> Array:
+        """Fresh noise (n, noise_dim), float32, on the device."""
+        return self.noise(self.rng, (n, self.settings.noise_dim))
+
+    def check_finite(self) -> None:
+        """Raises Diverged where a parameter is not finite (on the GPU this waits for the device)."""
+        for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
+            if not backend.xp.isfinite(adam.flat).all():
+                raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
+
+
+class History:
+    """L1 and the mean gradient norm of every iteration, averaged over the iterations between two readings.
+
+    ``add`` keeps them on the device; ``read`` fetches those since the last reading in one go and returns a row
+    (iteration, L1, gradient norm), which it also keeps in ``rows``.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, float, float]] = []
+        self.iteration = 0
+        self._last = "nothing yet"
+        self._unread: list[Array] = []
+
+    def add(self, l1: Array, slope: Array) -> None:
+        self._unread.append(backend.xp.stack((l1, slope)))
+
+    def read(self) -> tuple[int, float, float]:
+        """Raises Diverged at the first figure that is NaN or infinite."""
+        if self._unread:
+            values = backend.to_numpy(backend.xp.stack(self._unread)).astype("float64")
+            self._unread.clear()
+            for l1, slope in values:
+                self.iteration += 1
+                figures = f"L1 {l1:.4g} and gradient norm {slope:.4g} at iteration {self.iteration}"
+                if not numpy.isfinite([l1, slope]).all():
+                    raise Diverged(f"training diverged: {figures}; last finite: {self._last}")
+                self._last = figures
+            self.rows.append((self.iteration, *values.mean(axis=0).tolist()))
+        return self.rows[-1]

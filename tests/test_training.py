@@ -1,0 +1,150 @@
+"""An iteration, the figures of a run, and a short real training."""
+
+import numpy as np
+import pytest
+
+from minigan import backend, data, training
+from minigan.data import load_images
+from minigan.penalties import FORMS
+from minigan.training import PRESETS, WGANGP, Diverged, History, Settings, generate
+
+SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return load_images().reshape(-1, 784)
+
+
+def test_the_articles_preset_is_the_articles_program():
+    s = PRESETS["article"]
+    critic, generator = training.networks(s, 784, 0)
+    assert [p.shape for p in critic.parameters()[::2]] == [(784, 128), (128, 32), (32, 1)]
+    assert [p.shape for p in generator.parameters()[::2]] == [(10, 32), (32, 128), (128, 784)]
+    assert all(np.abs(p.data).max() <= 0.05 for p in critic.parameters() + generator.parameters())
+    noise = training.NOISES[s.noise](np.random.default_rng(0), (1000, 10))
+    assert noise.dtype == "float32" and -1 <= noise.min() < -0.99 and 0.99 < noise.max() <= 1
+    assert (s.batch_size, s.critic_steps, s.learning_rate, s.betas) == (100, 5, 1e-4, (0.5, 0.999))
+    assert (s.penalty, s.penalty_weight, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
+    assert s.hidden == "relu" and s.iterations == 400_000
+
+
+def test_the_generator_stands_still_during_the_critic_steps(mnist):
+    """One forward of all the fakes is the same as one for each step, and each step sees its own rows."""
+    model = WGANGP(Settings(**{**vars(SMALL), "critic_steps": 3}), mnist[:100])
+    seen = []
+    step = model.critic_step
+
+    def spy(real, fake):
+        seen.append((real, fake, [p.data.copy() for p in model.generator.parameters()]))
+        return step(real, fake)
+
+    model.critic_step = spy
+    before = [p.data.copy() for p in model.generator.parameters()]
+    model.iteration()
+    assert [(len(r), len(f)) for r, f, _ in seen] == [(8, 8)] * 3
+    assert len({r.tobytes() for r, _, _ in seen}) == len({f.tobytes() for _, f, _ in seen}) == 3
+    for _, _, parameters in seen:
+        assert all((p == b).all() for p, b in zip(parameters, before))
+    assert any((p.data != b).any() for p, b in zip(model.generator.parameters(), before))
+    assert (model.critic_adam.steps, model.generator_adam.steps) == (3, 1)
+
+
+def test_l1_is_fake_minus_real_before_the_step(mnist):
+    model = WGANGP(SMALL, mnist[:100])
+    rng = np.random.default_rng(0)
+    real, fake = rng.random((2, 8, 784), dtype="float32")
+    expected = model.critic(fake).data.mean() - model.critic(real).data.mean()
+    l1, slope = model.critic_step(real, fake)
+    assert l1.item() == pytest.approx(expected, rel=1e-5)
+    assert slope.item() > 0
+
+
+@pytest.mark.parametrize("penalty", FORMS)
+@pytest.mark.parametrize("hidden", ["relu", "leaky_relu", "tanh", "softplus"])
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(mnist, penalty, hidden):
+    settings = Settings(**{**vars(SMALL), "penalty": penalty, "hidden": hidden, "noise": "uniform"})
+
+    def run(settings):
+        model = WGANGP(settings, mnist[:1000])
+        figures = [[x.item() for x in model.iteration()] for _ in range(5)]
+        return figures, model.generator_adam.flat.tobytes()
+
+    first = run(settings)
+    assert run(settings) == first
+    assert np.isfinite(first[0]).all()
+    assert run(Settings(**{**vars(settings), "seed": 1})) != first
+
+
+def test_an_unknown_name_is_refused(mnist):
+    for name, value, message in [("noise", "pink", "normal, uniform"), ("penalty", "cubic", "two-sided")]:
+        with pytest.raises(ValueError, match=f"'{value}': expected one of .*{message}"):
+            WGANGP(Settings(**{**vars(SMALL), name: value}), mnist[:10])
+
+
+def test_history_averages_between_readings():
+    history = History()
+    for l1, slope in [(1.0, 2.0), (3.0, 4.0)]:
+        history.add(np.float32(l1), np.float32(slope))
+    assert history.read() == (2, 2.0, 3.0)
+    assert history.read() == (2, 2.0, 3.0)
+    history.add(np.float32(7), np.float32(8))
+    assert history.read() == (3, 7.0, 8.0)
+    assert history.rows == [(2, 2.0, 3.0), (3, 7.0, 8.0)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_history_finds_the_first_figure_that_is_not_finite(bad):
+    history = History()
+    for l1 in (1.0, 2.5, bad, bad):
+        history.add(np.float32(l1), np.float32(1))
+    with pytest.raises(Diverged, match=r"at iteration 3; last finite: L1 2.5 and gradient norm 1 at iteration 2"):
+        history.read()
+    assert history.rows == []
+
+
+def test_parameters_that_are_not_finite_are_found(mnist):
+    model = WGANGP(SMALL, mnist[:10])
+    model.check_finite()
+    model.generator_adam.flat[3] = np.nan
+    with pytest.raises(Diverged, match="the generator's parameters are no longer finite"):
+        model.check_finite()
+
+
+def frechet(a, b):
+    """The Frechet distance between Gaussians with the means and covariances of two sets of rows.
+
+    ||m - n||^2 + tr(C + D - 2 (C D)^(1/2)); Dowson and Landau 1982. The last trace is the sum of the square roots of
+    the eigenvalues of C^(1/2) D C^(1/2).
+    """
+    c, d = np.cov(a.T), np.cov(b.T)
+    values, vectors = np.linalg.eigh(c)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ d @ root).clip(0)).sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c) + np.trace(d) - 2 * cross
+
+
+def test_a_short_real_training(mnist):
+    """L1 falls, the gradient norm approaches 1, and the samples leave noise far behind.
+
+    The distance is Frechet's, in pixels, to held-out real digits. Two kinds of noise stand beside the samples: uniform
+    pixels, and every pixel drawn by itself from the real ones at its place, which has all the means and variances of
+    the digits and none of their strokes.
+    """
+    model = WGANGP(Settings(), mnist)
+    history = History()
+    for _ in range(500):
+        history.add(*model.iteration())
+        if len(history._unread) == 50:
+            history.read()
+    l1, slope = np.array(history.rows)[:, 1:].T
+    assert l1[-1] < 0.7 * l1[0] and (l1 > 0).all()
+    assert abs(slope[-1] - 1) < 0.1 < abs(slope[0] - 1)
+
+    rng = np.random.default_rng(0)
+    real, other = data.draw(mnist, 2000, rng), data.draw(load_images(split="t10k").reshape(-1, 784), 2000, rng)
+    shuffled = rng.permuted(data.draw(mnist, 2000, rng), axis=0)
+    samples = backend.to_numpy(generate(model.generator, model.draw_noise(2000)))
+    sets = {"samples": samples, "shuffled": shuffled, "noise": rng.random((2000, 784)), "real": real}
+    distance = {name: frechet(x, other) for name, x in sets.items()}
+    assert distance["samples"] < distance["shuffled"] / 2 < distance["noise"] / 4, distance
