@@ -1,0 +1,292 @@
+"""The command line: what a run leaves, and how it ends when something is wrong."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import run_mnist
+from minigan import checkpoint
+from minigan.training import WGANGP
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--iterations", "6", "--sample-every", "3", "--critic", "8", "--generator", "8", "--batch-size", "4"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of 40 images of 6 x 5 pixels."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    data = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8")
+    header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in data.shape)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + data.tobytes()))
+    return folder
+
+
+def run(*argv):
+    return run_mnist.main([str(a) for a in argv])
+
+
+def fails(capsys, *argv):
+    """The one line that a run with bad input ends in."""
+    with pytest.raises(SystemExit) as exit:
+        run(*argv)
+    output = capsys.readouterr()
+    assert exit.value.code == 2 and output.out == "" and output.err.count("\n") == 1, output
+    assert output.err.startswith("run_mnist.py: error: ")
+    return output.err
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows(out):
+    return list(csv.reader((out / "curves.csv").read_text().splitlines()))
+
+
+def test_what_a_run_leaves(tmp_path, images, capsys):
+    out = tmp_path / "some" / "where"
+    assert run(*TINY, "--data", images, "--out", out, "--seed", 5) == 0
+    output = capsys.readouterr()
+    assert output.err == ""  # no progress bar where there is no terminal
+    assert output.out.startswith("6 iterations in ") and str(out / "progress.png") in output.out
+    names = ["checkpoint.npz", "curves.csv", "curves.png", "progress.png", "settings.json"]
+    assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
+
+    head, *figures = rows(out)
+    assert head == ["iteration", "l1", "gradient_norm"]
+    assert [int(row[0]) for row in figures] == [1, 2, 3, 4, 5, 6]
+    assert np.isfinite(np.array(figures, float)).all()
+
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["seed"] == 5 and settings["critic"] == [8] and settings["data"] == str(images)
+
+    grid = matplotlib.image.imread(out / "samples" / "0000006.png")
+    assert grid.shape[:2] == (2 * (10 * 8 + 2), 2 * (10 * 7 + 2))
+    assert all((out / name).stat().st_size > 5000 for name in ("progress.png", "curves.png"))
+
+
+def test_the_same_seed_leaves_the_same_files(tmp_path, images):
+    for name in ("a", "b"):
+        run(*TINY, "--data", images, "--out", tmp_path / name)
+    run(*TINY, "--data", images, "--out", tmp_path / "c", "--seed", 1)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+
+
+def test_generate(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    run(*TINY, "--data", images, "--out", out)
+    assert run("--generate", 23, "--out", out) == 0
+    assert "23 samples of iteration 6" in capsys.readouterr().out
+    samples = np.load(out / "generated.npy")
+    assert samples.shape == (23, 6, 5) and samples.dtype == "float32"
+    assert samples.min() >= 0 and samples.max() <= 1 and samples.std(axis=0).min() > 0
+    assert matplotlib.image.imread(out / "generated.png").shape[0] == 2 * (3 * 8 + 2)
+    run("--generate", 23, "--out", out)
+    assert (np.load(out / "generated.npy") == samples).all()
+    run("--generate", 23, "--out", out, "--seed", 1)
+    assert (np.load(out / "generated.npy") != samples).any()
+
+
+def test_generate_gives_mnists_size(tmp_path):
+    run(*TINY, "--out", tmp_path)
+    run("--generate", 2, "--out", tmp_path)
+    assert np.load(tmp_path / "generated.npy").shape == (2, 28, 28)
+
+
+def test_the_checkpoint_holds_the_networks(tmp_path, images):
+    run(*TINY, "--data", images, "--out", tmp_path / "out", "--noise-dim", 3)
+    saved = checkpoint.load(tmp_path / "out" / "checkpoint.npz")
+    assert (saved.iteration, saved.shape, saved.settings.noise_dim) == (6, (6, 5), 3)
+    assert [p.shape for p in saved.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
+    assert [p.shape for p in saved.generator.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
+
+
+def test_presets_and_flags_over_them(tmp_path, images):
+    tiny = [*TINY, "--data", images, "--out", tmp_path / "out"]
+    assert run("--preset", "article", *tiny, "--lambda", 5, "--betas", 0.1, 0.2) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["learning_rate"], settings["penalty"], settings["init"]) == (1e-4, "one-sided-relu", "uniform")
+    assert (settings["penalty_weight"], settings["betas"], settings["iterations"]) == (5, [0.1, 0.2], 6)
+
+
+def test_help_reads_with_defaults(capsys):
+    with pytest.raises(SystemExit) as exit:
+        run("--help")
+    text = capsys.readouterr().out
+    assert exit.value.code == 0
+    for words in (
+        "[0.5 0.9 | 0.5 0.999]",
+        "[two-sided | one-sided-relu]",
+        "--generate N",
+        "--device {cpu,gpu}",
+        "[out]",
+    ):
+        assert words in " ".join(text.split()), words
+    assert max(map(len, text.splitlines())) <= 80
+
+
+# --- Bad input: one line, status 2, nothing lost ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--iterations", "0"], "argument --iterations: expected a whole number of at least 1, got '0'"),
+        (["--batch-size", "2.5"], "argument --batch-size: expected a whole number of at least 1, got '2.5'"),
+        (["--learning-rate", "0"], "argument --learning-rate: expected a number above 0, got '0'"),
+        (["--learning-rate", "nan"], "argument --learning-rate: expected a number above 0, got 'nan'"),
+        (["--learning-rate", "inf"], "argument --learning-rate: expected a number above 0, got 'inf'"),
+        (["--betas", "0.5", "1"], "argument --betas: expected a number of at least 0 and below 1, got '1'"),
+        (["--betas", "0.5"], "argument --betas: expected 2 arguments"),
+        (["--lambda", "-1"], "argument --lambda: expected a number of at least 0, got '-1'"),
+        (["--critic", "8", "0"], "argument --critic: expected a whole number of at least 1, got '0'"),
+        (["--penalty", "cubic"], "argument --penalty: invalid choice: 'cubic' (choose from"),
+        (["--preset", "fast"], "argument --preset: invalid choice: 'fast' (choose from"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu' (choose from"),
+        (["--seed", "-1"], "argument --seed: expected a whole number of at least 0, got '-1'"),
+        (["--generate", "0"], "argument --generate: expected a whole number of at least 1, got '0'"),
+        (["--iteration-count", "3"], "unrecognized arguments: --iteration-count 3"),
+    ],
+)
+def test_a_bad_flag(capsys, flags, message):
+    assert message in fails(capsys, *flags)
+
+
+def test_bad_data(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    message = fails(capsys, *TINY, "--data", tmp_path / "nowhere", "--out", out)
+    assert f"{tmp_path / 'nowhere'}: expected a folder with a file train-images-idx3-ubyte" in message
+    path = images / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert f"{path}: damaged gzip file" in fails(capsys, *TINY, "--data", images, "--out", out)
+    assert not out.exists()
+
+
+def test_a_second_run_overwrites_nothing(tmp_path, images, capsys):
+    run(*TINY, "--data", images, "--out", tmp_path / "out")
+    before = files(tmp_path / "out")
+    capsys.readouterr()
+    message = fails(capsys, *TINY, "--data", images, "--out", tmp_path / "out", "--seed", 1)
+    assert f"--out {tmp_path / 'out'} already holds a run" in message
+    assert files(tmp_path / "out") == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, images, capsys):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    message = fails(capsys, *TINY, "--data", images, "--out", file)
+    assert f"--out {file}: " in message and file.read_text() == "kept"
+    assert f"--out {file / 'in'}: Not a directory" in fails(capsys, *TINY, "--data", images, "--out", file / "in")
+    assert "--out /proc/out: " in fails(capsys, *TINY, "--data", images, "--out", "/proc/out")
+
+
+def test_gpu_without_a_gpu(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "--device gpu: CuPy is not installed; install it with: pip install" in fails(capsys, "--device", "gpu")
+
+
+def test_sizes_beyond_memory(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    assert "not enough memory" in fails(capsys, *TINY, "--data", images, "--out", out, "--critic", 10**13)
+
+
+def test_a_checkpoint_that_cannot_be_used(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    path = out / "checkpoint.npz"
+    assert f"{path}: No such file" in fails(capsys, "--generate", 1, "--out", out)
+    run(*TINY, "--data", images, "--out", out)
+    capsys.readouterr()
+    good = path.read_bytes()
+
+    message = fails(capsys, "--generate", 1, "--out", out, "--noise-dim", 7)
+    assert f"{path} is of another network: its noise_dim is 32, not 7" in message
+    message = fails(capsys, "--generate", 1, "--out", out, "--preset", "article")
+    assert f"{path} is of another network: its critic is (8,), not (128, 32)" in message
+
+    for bad in (good[: len(good) // 2], b"", b"not a checkpoint", good[:200] + bytes(50) + good[250:]):
+        path.write_bytes(bad)
+        assert f"{path}: not a checkpoint, or a damaged one" in fails(capsys, "--generate", 1, "--out", out)
+        assert path.read_bytes() == bad
+
+    path.write_bytes(good)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "generator.2": arrays["generator.2"][:3]})
+    message = fails(capsys, "--generate", 1, "--out", out)
+    assert f"{path}: is of another network: generator.2 is (3, 30); its settings say (8, 30)" in message
+    for name, value in [("version", 9), ("settings", {"critic": "wide"}), ("shape", [6])]:
+        header = json.loads(str(arrays["header"]))
+        np.savez(path, **{**arrays, "header": json.dumps({**header, name: value})})
+        assert f"{path}: " in fails(capsys, "--generate", 1, "--out", out)
+    assert not (out / "generated.npy").exists()
+
+
+# --- Divergence and interruption ----------------------------------------------------------------
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, images, capsys, monkeypatch):
+    iteration, calls = WGANGP.iteration, []
+
+    def diverging(model):
+        calls.append(1)
+        if len(calls) == 5:
+            model.critic.parameters()[0].data[...] = np.inf
+        return iteration(model)
+
+    monkeypatch.setattr(WGANGP, "iteration", diverging)
+    out = tmp_path / "out"
+    assert run(*TINY, "--data", images, "--out", out) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "training diverged: L1 nan" in error
+    assert "at iteration 5; last finite: L1 " in error and "at iteration 4; " in error
+    assert f"{out / 'checkpoint.npz'} keeps iteration 3" in error
+    saved = checkpoint.load(out / "checkpoint.npz")
+    assert saved.iteration == 3 and all(np.isfinite(p.data).all() for p in saved.generator.parameters())
+    assert len(rows(out)) == 5
+    assert (out / "curves.png").exists() and (out / "progress.png").exists()
+
+
+def test_a_learning_rate_that_diverges_ends_in_one_line(tmp_path, images, capsys):
+    assert run(*TINY, "--data", images, "--out", tmp_path, "--learning-rate", "1e30") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "training diverged: " in error and "keeps iteration 0" in error
+
+
+def test_ctrl_c_saves_everything(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, ROOT / "run_mnist.py", "--out", out, "--iterations", "1000000", "--batch-size", "4"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((out / "curves.csv").exists() and len(rows(out)) > 1):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and stderr == ""
+    assert stdout.count("\n") == 1 and stdout.startswith("interrupted after ") and str(out) in stdout
+    last = int(rows(out)[-1][0])
+    assert checkpoint.load(out / "checkpoint.npz").iteration == last
+    assert (out / "samples" / f"{last:07d}.png").exists() and (out / "progress.png").exists()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.npz"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), checkpoint.replacing(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert files(tmp_path) == {Path("file.npz"): b"old"}
