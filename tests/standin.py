@@ -1,0 +1,170 @@
+"""A stand-in for CuPy on a machine without a GPU.
+
+``DeviceArray`` computes with NumPy but behaves as a CuPy array does: it never turns into a NumPy array by itself, does
+not mix with one, and a value is read off it by an explicit transfer only, which is counted. ``StandIn`` takes the place
+of the array module. Given CuPy itself, which imports without a device, both hold every call against CuPy's signature.
+"""
+
+import inspect
+import operator
+import re
+from types import ModuleType
+
+import numpy as np
+
+
+class DeviceArray:
+    __array_ufunc__ = None
+    cupy: ModuleType | None = None
+    transfers = 0
+
+    def __init__(self, array):
+        self._array = np.asarray(array)
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("implicit conversion of a device array to NumPy")
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, index):
+        return wrap(self._array[unwrap(index)])
+
+    def __setitem__(self, index, value):
+        self._array[unwrap(index)] = unwrap(value)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # NumPy would find __array_interface__ here, and convert
+            raise AttributeError(name)
+        reference = getattr(DeviceArray.cupy.ndarray, name) if DeviceArray.cupy else None
+        value = getattr(self._array, name)
+        if not callable(value):
+            return wrap(value)
+        return Function(value, reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs)))
+
+
+class Function:
+    """A function of NumPy's that works on DeviceArrays, after ``check`` has looked at the call."""
+
+    def __init__(self, function, check=None):
+        self._function, self._check = function, check
+
+    def __call__(self, *args, **kwargs):
+        if self._check:
+            self._check(*args, **kwargs)
+        out = self._function(*unwrap(args), **unwrap(kwargs))
+        return kwargs["out"] if "out" in kwargs else wrap(out)
+
+    def __getattr__(self, name):  # add.at
+        return Function(getattr(self._function, name))
+
+
+class Namespace:
+    """A module of NumPy's, with the same module of CuPy's to hold its calls against."""
+
+    def __init__(self, numpy, cupy):
+        self._numpy, self._cupy = numpy, cupy
+
+    def __getattr__(self, name):
+        value = getattr(self._numpy, name)
+        reference = getattr(self._cupy, name) if self._cupy else None  # AttributeError: CuPy has no such function
+        if isinstance(value, ModuleType):
+            return Namespace(value, reference)
+        return Function(value, reference and (lambda *args, **kwargs: check_call(reference, args, kwargs)))
+
+
+class StandIn(Namespace):
+    """The array module: NumPy's functions on DeviceArrays. ``array`` and ``asarray`` alone take from the host."""
+
+    ndarray = DeviceArray
+
+    def __init__(self, cupy=None):
+        super().__init__(np, cupy)
+        self.random = self
+        DeviceArray.cupy, DeviceArray.transfers = cupy, 0
+
+    def array(self, data, **how):
+        return DeviceArray(np.array(data._array if isinstance(data, DeviceArray) else data, **how))
+
+    def asarray(self, data, **how):
+        return DeviceArray(np.asarray(data._array if isinstance(data, DeviceArray) else data, **how))
+
+    def default_rng(self, seed):
+        return Generator(np.random.default_rng(seed), self._cupy and self._cupy.random.Generator)
+
+
+class Generator:
+    """A NumPy generator whose draws are DeviceArrays."""
+
+    def __init__(self, rng, cupy=None):
+        self._rng, self._cupy = rng, cupy
+
+    def __getattr__(self, name):
+        reference = getattr(self._cupy, name) if self._cupy else None
+        check = reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs))
+        return Function(getattr(self._rng, name), check)
+
+
+def check_call(function, args, kwargs):
+    """Assert that a function of CuPy takes these arguments, without running it."""
+    if hasattr(function, "nin"):  # a ufunc
+        assert function.nin <= len(args) <= function.nin + function.nout, function
+        assert set(kwargs) <= {"out", "dtype", "casting"}, (function, kwargs)
+        return
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # compiled: its signature is the first line of its docstring
+        parameters = re.match(r"[\w.]+(\(.*\))( ->|$)", function.__doc__.splitlines()[0])[1]
+        parameters = re.sub(r"\b\w+ (\w+)(?=[,=)])", r"\1", parameters)  # less the C types
+        scope = {"numpy": np}
+        exec(f"def stub{parameters}: pass", scope)
+        signature = inspect.signature(scope["stub"])
+    signature.bind(*args, **kwargs)
+
+
+def wrap(x):
+    return DeviceArray(x) if isinstance(x, (np.ndarray, np.generic)) else x
+
+
+def unwrap(x):
+    if isinstance(x, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")  # what CuPy says of one among its own
+    if isinstance(x, DeviceArray):
+        return x._array
+    if isinstance(x, (tuple, list)):
+        return type(x)(unwrap(y) for y in x)
+    if isinstance(x, dict):
+        return {name: unwrap(y) for name, y in x.items()}
+    return x
+
+
+def _operator(name):
+    function = getattr(operator, f"__{name}__")
+    setattr(DeviceArray, f"__{name}__", lambda x, *y: wrap(function(x._array, *unwrap(y))))
+    setattr(DeviceArray, f"__r{name}__", lambda x, y: wrap(function(unwrap(y), x._array)))
+
+
+def _in_place(name):
+    function = getattr(operator, f"__i{name}__")
+
+    def method(x, y):
+        function(x._array, unwrap(y))
+        return x
+
+    setattr(DeviceArray, f"__i{name}__", method)
+
+
+def _transfer(name):
+    def method(x):
+        DeviceArray.transfers += 1
+        return x._array if name == "get" else getattr(x._array, name)()
+
+    setattr(DeviceArray, name, method)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "eq", "ne", "lt", "le", "gt", "ge", "neg", "invert"):
+    _operator(_name)
+for _name in ("add", "sub", "mul", "truediv"):
+    _in_place(_name)
+for _name in ("get", "item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
+    _transfer(_name)

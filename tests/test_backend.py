@@ -1,0 +1,172 @@
+"""The two devices, and the guards of the GPU path that need no GPU."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minigan as mg
+from minigan import backend
+from minigan.training import WGANGP, Settings
+from tests.cases import CASES, cases
+from tests.checking import gradients
+from tests.standin import DeviceArray, StandIn, unwrap, wrap
+from tests.test_ops import few
+
+KERNELS = ("sigmoid", "softplus", "adam_step")
+SMALL = Settings(batch_size=4, critic=(6, 5), generator=(5, 6), noise_dim=3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
+
+
+@pytest.fixture(scope="session")
+def cupy():
+    return pytest.importorskip("cupy", reason="CuPy is not installed; it is in no requirement but the GPU's")
+
+
+def put_in_place(monkeypatch, cupy=None):
+    """The stand-in as the device in use; the fused kernels by their NumPy counterparts, called as the kernels are."""
+    kernels = dict(zip(KERNELS, backend._fused_kernels(cupy))) if cupy else {}
+
+    def stand_in(name):
+        function, kernel = getattr(backend, f"_{name}"), kernels.get(name)
+
+        def call(*args):
+            assert kernel is None or len(args) in (kernel.nin, kernel.nargs)
+            assert all(isinstance(a, (DeviceArray, float, int)) for a in args)
+            return wrap(function(*unwrap(args)))
+
+        return call
+
+    monkeypatch.setattr(backend, "xp", StandIn(cupy))
+    for name in KERNELS:
+        monkeypatch.setattr(backend, name, stand_in(name))
+
+
+def test_the_devices_by_name():
+    backend.use("cpu")
+    assert backend.xp is np and isinstance(mg.tensor([1.0]).data, np.ndarray)
+    with pytest.raises(backend.DeviceError, match="unknown device 'tpu': expected 'cpu' or 'gpu'"):
+        backend.use("tpu")
+
+
+def test_without_cupy_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(backend.DeviceError, match=r"CuPy is not installed.*pip install 'cupy-cuda13x\[ctk\]'") as error:
+        backend.use("gpu")
+    assert "\n" not in str(error.value) and backend.xp is np
+
+
+def test_with_cupy_but_no_device_the_error_says_so(cupy):
+    if cupy.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(backend.DeviceError, match=r"CuPy [\d.]+ finds no usable CUDA device \(.*\); it needs") as error:
+        backend.use("gpu")
+    assert "\n" not in str(error.value) and backend.xp is np
+
+
+def test_cupy_is_not_imported_unless_asked_for():
+    code = "import sys, minigan, run_mnist; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_numpy_and_cupy_meet_in_one_file_only():
+    for path in Path(backend.__file__).parent.glob("*.py"):
+        assert ("import cupy" in path.read_text()) == (path.name == "backend.py"), path
+
+
+def test_the_whole_iteration_stays_on_the_device(monkeypatch):
+    """No silent conversion (it raises), and not one transfer to the host."""
+    put_in_place(monkeypatch)
+    model = WGANGP(SMALL, IMAGES)
+    assert isinstance(model.images, DeviceArray) and model.images.dtype == "uint8"
+    model.iteration()
+    DeviceArray.transfers = 0
+    figures = model.iteration()
+    assert DeviceArray.transfers == 0
+    assert all(isinstance(x, DeviceArray) for x in figures)
+    assert all(np.isfinite(backend.to_numpy(x)) for x in figures)
+    assert DeviceArray.transfers == 2
+
+
+def test_the_stand_in_gives_numpys_numbers(monkeypatch):
+    expected = WGANGP(SMALL, IMAGES).iteration()
+    put_in_place(monkeypatch)
+    got = WGANGP(SMALL, IMAGES).iteration()
+    assert [x.item() for x in got] == [x.item() for x in expected]
+
+
+def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):
+    put_in_place(monkeypatch)
+    x = mg.tensor([1.0, 2.0])
+    for silently in (lambda: np.add(x.data, 1), lambda: np.asarray(x.data), lambda: x.data + np.ones(2, "float32")):
+        with pytest.raises(TypeError):
+            silently()
+    assert isinstance((x + 1).data, DeviceArray)
+
+
+def test_cupy_has_all_that_an_iteration_calls(monkeypatch, cupy):
+    """Every function and method, with the arguments it is given, against CuPy's own signatures."""
+    put_in_place(monkeypatch, cupy)
+    model = WGANGP(SMALL, IMAGES)
+    model.iteration()
+    model.check_finite()
+    uniform = WGANGP(Settings(**{**vars(SMALL), "noise": "uniform", "penalty": "one-sided-max"}), IMAGES)
+    uniform.iteration()
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+@few
+def test_cupy_has_all_that_the_primitives_and_their_derivatives_call(name, cupy, data):
+    f, arrays = data.draw(cases(name))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        put_in_place(monkeypatch, cupy)
+        inputs = [mg.tensor(a, requires_grad=True) for a in arrays]
+        y = f(*inputs)
+        assert isinstance(y.data, DeviceArray)
+        parts = [g.sum() for g in gradients(y.sum(), inputs, create_graph=True)]
+        assert all(isinstance(g.data, DeviceArray) for g in parts)
+        gradients(sum(parts), inputs)
+
+
+def test_the_guard_can_fail(monkeypatch, cupy):
+    put_in_place(monkeypatch, cupy)
+    x = mg.tensor([1.0]).data
+    with pytest.raises(AttributeError):
+        _ = backend.xp.emath
+    with pytest.raises(TypeError):
+        backend.xp.concatenate([x], where=True)
+    with pytest.raises(TypeError):
+        x.sum(where=True)
+    with pytest.raises(AssertionError):
+        backend.xp.maximum(x, 0, where=True)
+    with pytest.raises(TypeError):
+        backend.default_rng(0).random(3, endpoint=True)
+
+
+def test_the_fused_kernels_hold_the_same_formulas(cupy):
+    """Their loop bodies happen to be Python too: run on NumPy arrays, they give what the NumPy functions give."""
+    rng = np.random.default_rng(0)
+    scope = {"exp": np.exp, "log1p": np.log1p, "sqrt": np.sqrt, "abs": np.abs, "max": np.maximum, "T": float}
+
+    def run(kernel, *args):
+        names = [p.name for p in (*kernel.in_params, *kernel.out_params)]
+        values = {**scope, **dict(zip(names, args))}
+        exec(inspect.cleandoc(kernel.operation), values)
+        return [values[p.name] for p in kernel.out_params]
+
+    sigmoid, softplus, adam_step = backend._fused_kernels(cupy)
+    x = rng.normal(0, 5, 100)
+    np.testing.assert_allclose(run(sigmoid, x)[0], backend.sigmoid(x))
+    np.testing.assert_allclose(run(softplus, x)[0], backend.softplus(x))
+    g, p, m, v = rng.uniform(0.1, 1, (4, 100))
+    numbers = g, 0.5, 0.9, 0.01, 1e-8
+    fused = run(adam_step, *numbers, p.copy(), m.copy(), v.copy())
+    backend.adam_step(*numbers, p, m, v)
+    for got, expected in zip(fused, (p, m, v)):
+        np.testing.assert_allclose(got, expected)
