@@ -1,9 +1,9 @@
-"""Every primitive: what it computes and, right below, its vector-Jacobian products.
+"""Every primitive: its vector-Jacobian products and, right below, what it computes.
 
 A vjp takes ``g``, the gradient with respect to the result ``out``, and the operands, and returns the gradient with
-respect to one operand. It is written in the primitives of this file, so the gradient of a gradient, of any order, needs
-nothing more. Where a derivative is constant (the slopes of relu, leaky_relu, maximum) it is a bare array: no gradient
-can flow to it, so nothing of it enters the next graph.
+respect to one operand; there is one for each, in their order. It is written in the primitives of this file, so the
+gradient of a gradient, of any order, needs nothing more. Where a derivative is constant (the slopes of relu,
+leaky_relu, maximum) it is a bare array: no gradient can flow to it, so nothing of it enters the next graph.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 from . import backend
 from .backend import Array
-from .tensor import Tensor, defvjp, primitive
+from .tensor import Tensor, primitive
 
 Axis = int | tuple[int, ...] | None
 
@@ -24,193 +24,148 @@ def _fit(g: Tensor, x: Tensor) -> Tensor:
     return g if g.shape == x.shape else sum_to(g, x.shape)
 
 
-def _data(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
+# --- Arithmetic, elementwise --------------------------------------------------------------------
 
 
-# --- Arithmetic ---------------------------------------------------------------------------------
-
-
-@primitive(expects=PAIR)
+@primitive(lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(g, y), expects=PAIR)
 def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, elementwise."""
+    """x + y"""
     return x + y
 
 
-defvjp(add, lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(g, y))
-
-
-@primitive(expects=PAIR)
+@primitive(lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(-g, y), expects=PAIR)
 def sub(x: Tensor, y: Tensor) -> Tensor:
-    """x - y, elementwise."""
+    """x - y"""
     return x - y
 
 
-defvjp(sub, lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(neg(g), y))
-
-
-@primitive(expects=PAIR)
+@primitive(lambda g, out, x, y: _fit(g * y, x), lambda g, out, x, y: _fit(g * x, y), expects=PAIR)
 def mul(x: Tensor, y: Tensor) -> Tensor:
-    """x * y, elementwise."""
+    """x * y"""
     return x * y
 
 
-defvjp(mul, lambda g, out, x, y: _fit(g * y, x), lambda g, out, x, y: _fit(g * x, y))
-
-
-@primitive(expects=PAIR)
+@primitive(lambda g, out, x, y: _fit(g / y, x), lambda g, out, x, y: _fit(-g * out / y, y), expects=PAIR)
 def div(x: Tensor, y: Tensor) -> Tensor:
-    """x / y, elementwise, for y != 0."""
+    """x / y, for y != 0"""
     return x / y
 
 
-defvjp(div, lambda g, out, x, y: _fit(g / y, x), lambda g, out, x, y: _fit(-g * out / y, y))
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: -g)
 def neg(x: Tensor) -> Tensor:
-    """-x, elementwise."""
+    """-x"""
     return -x
 
 
-defvjp(neg, lambda g, out, x: -g)
-
-
-@primitive(expects="an array and a Python number")
+# The derivative of a constant is the factor 0, since 0 * x ** -1 would not be 0 at x = 0.
+@primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Tensor, exponent: float = 1) -> Tensor:
-    """x ** exponent, elementwise, for a constant exponent; x > 0 unless the exponent is a whole number."""
+    """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number."""
     if not isinstance(exponent, (int, float)):
         raise TypeError(f"power: expected a Python number as the exponent, got {type(exponent).__name__}")
     return x ** float(exponent)
 
 
-# The factor 0 of a constant stands in for 0 * x ** -1, which is not 0 at x = 0.
-defvjp(power, lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: -(g * out * out))
 def safe_reciprocal(x: Tensor) -> Tensor:
     """1 / x, and 0 where x is 0 (so are all its derivatives there)."""
     zero = x == 0
     return ~zero / (x + zero)
 
 
-defvjp(safe_reciprocal, lambda g, out, x: -(g * out * out))
-
-
 # --- Smooth functions, elementwise --------------------------------------------------------------
 
 
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g * out)
 def exp(x: Tensor) -> Tensor:
     """e ** x; overflows to inf above 88 in float32, 709 in float64."""
     return backend.xp.exp(x)
 
 
-defvjp(exp, lambda g, out, x: g * out)
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g / x)
 def log(x: Tensor) -> Tensor:
     """The natural logarithm, for x > 0 (-inf at 0 and NaN below it, with NumPy's warning)."""
     return backend.xp.log(x)
 
 
-defvjp(log, lambda g, out, x: g / x)
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g / (2 * out))
 def sqrt(x: Tensor) -> Tensor:
     """The square root, for x > 0: at 0 its derivative is infinite. For the length of a vector take ``norm``."""
     return backend.xp.sqrt(x)
 
 
-defvjp(sqrt, lambda g, out, x: g / (2 * out))
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g * (1 - out * out))
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return backend.xp.tanh(x)
 
 
-defvjp(tanh, lambda g, out, x: g * (1 - out * out))
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g * (out * (1 - out)))
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x)), for any x."""
     return backend.sigmoid(x)
 
 
-defvjp(sigmoid, lambda g, out, x: g * (out * (1 - out)))
-
-
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g * sigmoid(x))
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)), for any x."""
     return backend.softplus(x)
 
 
-defvjp(softplus, lambda g, out, x: g * sigmoid(x))
-
-
 # --- Piecewise linear functions, elementwise ----------------------------------------------------
 
 
-@primitive(expects="an array")
+@primitive(lambda g, out, x: g * (x.data > 0))
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), with derivative 0 at 0."""
     return backend.xp.maximum(x, 0)
 
 
-defvjp(relu, lambda g, out, x: g * (x.data > 0))
-
-
 def _slopes(x: Array, slope: float) -> Array:
+    """1 where x > 0, ``slope`` elsewhere, in x's dtype."""
     return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)
 
 
-@primitive(expects="an array and a slope")
+@primitive(lambda g, out, x, slope: g * _slopes(x.data, slope))
 def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
     """x where x > 0, slope * x elsewhere."""
     return x * _slopes(x, slope)
 
 
-defvjp(leaky_relu, lambda g, out, x, slope: g * _slopes(x.data, slope))
+def _larger(x: Any, y: Any) -> Array:
+    """Where x > y, for Tensors or constants."""
+    x, y = (a.data if isinstance(a, Tensor) else a for a in (x, y))
+    return x > y
 
 
-@primitive(expects=PAIR)
-def maximum(x: Tensor, y: Tensor) -> Tensor:
-    """The larger of x and y, elementwise; where they are equal the gradient goes to y, so maximum(x, 0) is relu(x)."""
-    return backend.xp.maximum(x, y)
-
-
-defvjp(
-    maximum,
-    lambda g, out, x, y: _fit(g * (_data(x) > _data(y)), x),
-    lambda g, out, x, y: _fit(g * ~(_data(x) > _data(y)), y),
+@primitive(
+    lambda g, out, x, y: _fit(g * _larger(x, y), x),
+    lambda g, out, x, y: _fit(g * ~_larger(x, y), y),
+    expects=PAIR,
 )
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """The larger of x and y; where they are equal the gradient goes to y, so that maximum(x, 0) is relu(x)."""
+    return backend.xp.maximum(x, y)
 
 
 # --- Sums and shapes ----------------------------------------------------------------------------
 
 
 def _keepdims(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Give the result of a reduction of ``x`` its reduced axes back, with size 1."""
+    """Give ``g``, of the shape of a reduction of ``x``, the reduced axes back with size 1."""
     if keepdims or g.ndim == x.ndim:
         return g
     axes = range(x.ndim) if axis is None else [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
     return reshape(g, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
-@primitive(expects="axes of the array")
+@primitive(
+    lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis, keepdims), x.shape),
+    expects="axes of the array",
+)
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over ``axis`` (an int, a tuple of ints, or None for all)."""
     return x.sum(axis=axis, keepdims=keepdims)
-
-
-defvjp(sum, lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis, keepdims), x.shape))
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -219,7 +174,10 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return total / (x.data.size / total.data.size)
 
 
-@primitive(expects="an axis, or two")
+@primitive(
+    lambda g, out, x, axis, keepdims: x * _keepdims(g * safe_reciprocal(out), x, axis, keepdims),
+    expects="an axis, or two",
+)
 def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The Euclidean norm over ``axis`` (an int, a pair of ints, or None for all), safe at zero.
 
@@ -229,19 +187,13 @@ def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return backend.xp.linalg.norm(x, axis=axis, keepdims=keepdims)
 
 
-defvjp(norm, lambda g, out, x, axis, keepdims: x * _keepdims(g * safe_reciprocal(out), x, axis, keepdims))
-
-
-@primitive(expects="a shape that it broadcasts to")
+@primitive(lambda g, out, x, shape: sum_to(g, x.shape), expects="a shape that it broadcasts to")
 def broadcast_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     """x repeated along new or size-1 axes, as a read-only view."""
     return backend.xp.broadcast_to(x, shape)
 
 
-defvjp(broadcast_to, lambda g, out, x, shape: sum_to(g, x.shape))
-
-
-@primitive(expects="a shape that broadcasts to it")
+@primitive(lambda g, out, x, shape: broadcast_to(g, x.shape), expects="a shape that broadcasts to it")
 def sum_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     """x summed over the axes along which ``shape`` would be repeated: the adjoint of ``broadcast_to``."""
     new = x.ndim - len(shape)
@@ -249,41 +201,29 @@ def sum_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     return x.sum(axis=repeated).reshape(shape)
 
 
-defvjp(sum_to, lambda g, out, x, shape: broadcast_to(g, x.shape))
-
-
-@primitive(expects="a shape of the same size")
+@primitive(lambda g, out, x, shape: reshape(g, x.shape), expects="a shape of the same size")
 def reshape(x: Tensor, shape: int | tuple[int, ...] = -1) -> Tensor:
     """The same elements in another shape; one -1 stands for what is left."""
     return x.reshape(shape)
-
-
-defvjp(reshape, lambda g, out, x, shape: reshape(g, x.shape))
-
-
-@primitive(expects="a permutation of its axes")
-def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
-    """The axes permuted, or reversed with None."""
-    return backend.xp.transpose(x, axes)
 
 
 def _inverse(axes: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return axes and tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
 
 
-defvjp(transpose, lambda g, out, x, axes: transpose(g, _inverse(axes)))
+@primitive(lambda g, out, x, axes: transpose(g, _inverse(axes)), expects="a permutation of its axes")
+def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+    """The axes permuted, or reversed with None."""
+    return backend.xp.transpose(x, axes)
 
 
-@primitive(expects="an index into it")
+@primitive(lambda g, out, x, index: scatter_add(g, index, x.shape), expects="an index into it")
 def getitem(x: Tensor, index: Any = ...) -> Tensor:
     """x[index], for any index that the array module takes."""
     return x[index]
 
 
-defvjp(getitem, lambda g, out, x, index: scatter_add(g, index, x.shape))
-
-
-@primitive(expects="the shape of what is indexed")
+@primitive(lambda g, out, x, index, shape: getitem(g, index), expects="the shape of what is indexed")
 def scatter_add(x: Tensor, index: Any = ..., shape: tuple[int, ...] = ()) -> Tensor:
     """Zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of ``getitem``."""
     out = backend.xp.zeros(shape, x.dtype)
@@ -291,24 +231,18 @@ def scatter_add(x: Tensor, index: Any = ..., shape: tuple[int, ...] = ()) -> Ten
     return out
 
 
-defvjp(scatter_add, lambda g, out, x, index, shape: getitem(g, index))
+def _part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    return getitem(x, (slice(None),) * (axis % x.ndim) + (slice(start, stop),))
 
 
-def _part(x: Tensor, axis: int, *limits: int) -> Tensor:
-    return getitem(x, (slice(None),) * (axis % x.ndim) + (slice(*limits),))
-
-
-@primitive(expects="shapes that agree but for the axis")
+@primitive(
+    lambda g, out, x, y, axis: _part(g, axis, 0, x.shape[axis]),
+    lambda g, out, x, y, axis: _part(g, axis, x.shape[axis], out.shape[axis]),
+    expects="shapes that agree but for the axis",
+)
 def concatenate_pair(x: Tensor, y: Tensor, axis: int = 0) -> Tensor:
     """x and then y along an axis."""
     return backend.xp.concatenate((x, y), axis=axis)
-
-
-defvjp(
-    concatenate_pair,
-    lambda g, out, x, y, axis: _part(g, axis, 0, x.shape[axis]),
-    lambda g, out, x, y, axis: _part(g, axis, x.shape[axis], out.shape[axis]),
-)
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -316,50 +250,56 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return reduce(lambda x, y: concatenate_pair(x, y, axis), tensors)
 
 
-# --- Matrix products: closed under differentiation, so none ever copies a transpose --------------
+# --- Matrix products: closed under differentiation, so that no transpose is ever copied ----------
 
 
-@primitive(expects="(..., n, k) @ (..., k, m)")
+@primitive(
+    lambda g, out, x, y: _fit(matmul_nt(g, y), x),
+    lambda g, out, x, y: _fit(matmul_tn(x, g), y),
+    expects="(..., n, k) @ (..., k, m)",
+)
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """The matrix product x @ y; axes before the last two broadcast."""
-    return _at_least_2d(x) @ _at_least_2d(y)
+    """x @ y, for two axes or more; those before the last two broadcast."""
+    return _matrix(x) @ _matrix(y)
 
 
-@primitive(expects="(..., n, k) @ (..., m, k) transposed")
+@primitive(
+    lambda g, out, x, y: _fit(matmul(g, y), x),
+    lambda g, out, x, y: _fit(matmul_tn(g, x), y),
+    expects="(..., n, k) @ (..., m, k) transposed",
+)
 def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
     """x @ y.T"""
-    return x @ y.swapaxes(-1, -2)
+    return _matrix(x) @ _matrix(y).swapaxes(-1, -2)
 
 
-@primitive(expects="(..., k, n) transposed @ (..., k, m)")
+@primitive(
+    lambda g, out, x, y: _fit(matmul_nt(y, g), x),
+    lambda g, out, x, y: _fit(matmul(x, g), y),
+    expects="(..., k, n) transposed @ (..., k, m)",
+)
 def matmul_tn(x: Tensor, y: Tensor) -> Tensor:
     """x.T @ y"""
-    return x.swapaxes(-1, -2) @ y
+    return _matrix(x).swapaxes(-1, -2) @ _matrix(y)
 
 
-@primitive(expects="(n, in), (in, out) and (out,)")
+@primitive(
+    lambda g, out, x, w, b: _fit(matmul_nt(g, w), x),
+    lambda g, out, x, w, b: _fit(matmul_tn(x, g), w),
+    lambda g, out, x, w, b: _fit(g, b),
+    expects="(n, in), (in, out) and (out,)",
+)
 def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """x @ w + b"""
-    out = _at_least_2d(x) @ w
+    out = _matrix(x) @ _matrix(w)
     out += b
     return out
 
 
-def _at_least_2d(x: Array) -> Array:
+def _matrix(x: Array) -> Array:
     if x.ndim < 2:
-        raise ValueError("a matrix has two axes or more; reshape a vector to a row or a column")
+        raise ValueError("a vector is neither a row nor a column")
     return x
-
-
-defvjp(matmul, lambda g, out, x, y: _fit(matmul_nt(g, y), x), lambda g, out, x, y: _fit(matmul_tn(x, g), y))
-defvjp(matmul_nt, lambda g, out, x, y: _fit(matmul(g, y), x), lambda g, out, x, y: _fit(matmul_tn(g, x), y))
-defvjp(matmul_tn, lambda g, out, x, y: _fit(matmul_nt(y, g), x), lambda g, out, x, y: _fit(matmul(x, g), y))
-defvjp(
-    linear,
-    lambda g, out, x, w, b: _fit(matmul_nt(g, w), x),
-    lambda g, out, x, w, b: _fit(matmul_tn(x, g), w),
-    lambda g, out, x, w, b: _fit(g, b),
-)
 
 
 # --- The operators and methods of Tensor --------------------------------------------------------

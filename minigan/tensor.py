@@ -98,22 +98,24 @@ def no_grad() -> Any:
     return recording(False)
 
 
-def primitive(expects: str) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callable[..., Callable[..., Tensor]]:
     """Turn a function of arrays into a function of Tensors that records how its result was made.
 
     The function's parameters without a default are its operands: Tensors, or constants (arrays and Python numbers, to
-    which no gradient flows). Those with a default are static: axes, shapes, slopes. ``expects`` says in an error what
-    the operands should have been. The derivatives are given next, by ``defvjp``.
+    which no gradient flows). Those with a default are static: axes, shapes, slopes.
+
+    For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *operands, **static)`` takes
+    the gradient ``g`` with respect to the result ``out`` and returns the one with respect to that operand, in its shape
+    and dtype. ``expects`` says in an error what the operands should have been.
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
         parameters = signature(forward).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
-        operands = len(parameters) - len(defaults)
 
         @wraps(forward)
         def op(*args: Any, **static: Any) -> Tensor:
-            args, extra = args[:operands], args[operands:]
+            args, extra = args[: len(vjps)], args[len(vjps) :]
             arrays = [
                 a.data if isinstance(a, Tensor) else a.item() if isinstance(a, numpy.generic) else a for a in args
             ]
@@ -136,17 +138,7 @@ def primitive(expects: str) -> Callable[[Callable[..., Array]], Callable[..., Te
                 out.op, out.args, out.static = op, args, {**defaults, **dict(zip(defaults, extra)), **static}
             return out
 
-        op.vjps = ()
+        op.vjps = vjps
         return op
 
     return decorate
-
-
-def defvjp(op: Callable[..., Tensor], *vjps: Callable[..., Tensor]) -> None:
-    """Give a primitive its vector-Jacobian products, one for each operand.
-
-    ``vjp(g, out, *args, **static)`` takes the gradient ``g`` with respect to the result ``out`` and returns the one
-    with respect to its operand, in that operand's shape and dtype. It is written in primitives, so that it can be
-    differentiated in turn.
-    """
-    op.vjps = vjps
