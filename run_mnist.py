@@ -20,7 +20,7 @@ from minigan import backend, figures
 from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing, save
 from minigan.data import MNIST, DataError, load_images
 from minigan.penalties import FORMS
-from minigan.training import NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
+from minigan.training import DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
 
 DIVERGED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
 CHUNK = 10_000  # samples that --generate computes at a time
@@ -78,6 +78,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--batch-size", "samples in a batch", type=count, metavar="N")
     setting("--critic-steps", "critic steps for each generator step", type=count, metavar="N")
     setting("--learning-rate", "Adam's, for both networks", type=positive, metavar="X")
+    setting("--decay", "of the learning rate: linear to 0, or constant", choices=DECAYS, metavar="HOW")
     setting("--betas", "Adam's, for both networks", type=number(float, 0, 1), nargs=2, metavar=("B1", "B2"))
     setting("--penalty", f"on the gradient norm s: {', '.join(FORMS)}", choices=FORMS, metavar="FORM")
     setting("--lambda", "the penalty's weight", "penalty_weight", type=number(float, 0), metavar="X")

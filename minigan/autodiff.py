@@ -34,7 +34,7 @@ def grad(
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
     for i, x in enumerate(inputs):
         if not x.requires_grad:
-            raise ValueError(f"grad: input {i}, of shape {x.shape}, has requires_grad=False")
+            raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
 
     gradients: dict[Tensor, Tensor] = {}
 
@@ -45,15 +45,16 @@ def grad(
         for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
             add(y, _seed(i, y, g))
         path = _path(outputs, inputs)
+        for i, x in enumerate(inputs):
+            if x not in path and not allow_unused:
+                raise ValueError(
+                    f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None)"
+                )
         for y in path:
             g = gradients[y] if y in inputs else gradients.pop(y)
             for x, vjp in zip(y.args, y.op.vjps if y.op else ()):
                 if isinstance(x, Tensor) and x in path:
                     add(x, vjp(g, y, *y.args, **y.static))
-
-    for i, x in enumerate(inputs):
-        if x not in path and not allow_unused:
-            raise ValueError(f"grad: no output depends on input {i}, of shape {x.shape} (allow_unused=True gives None)")
     return tuple(gradients.get(x) for x in inputs)
 
 
@@ -76,7 +77,7 @@ def _path(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> dict[Tensor, N
 def _seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:
     if not y.requires_grad:
         raise ValueError(
-            f"grad: output {i}, of shape {y.shape}, has no graph: nothing that it was made from has requires_grad=True,"
+            f"grad: output {i}, shape {y.shape}, has no graph: nothing that it was made from has requires_grad=True,"
             " or it was made under no_grad() or as a gradient without create_graph=True"
         )
     if g is None:

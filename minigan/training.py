@@ -21,6 +21,12 @@ NOISES: dict[str, Callable[[Any, tuple[int, int]], Array]] = {
     "uniform": lambda rng, shape: rng.random(shape, dtype="float32") * 2 - 1,
 }
 
+# what the learning rate is multiplied by, once a share of the iterations is done
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda share: max(1 - share, 0.0),
+    "constant": lambda share: 1.0,
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,6 +36,7 @@ class Settings:
     batch_size: int = 64
     critic_steps: int = 2
     learning_rate: float = 1e-3
+    decay: str = "linear"
     betas: tuple[float, float] = (0.5, 0.9)
     penalty: str = "two-sided"
     penalty_weight: float = 10.0
@@ -51,6 +58,7 @@ PRESETS = {
         batch_size=100,
         critic_steps=5,
         learning_rate=1e-4,
+        decay="constant",
         betas=(0.5, 0.999),
         penalty="one-sided-relu",
         critic=(128, 32),
@@ -94,6 +102,8 @@ class WGANGP:
         for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
         self.critic, self.generator = networks(settings, images.shape[1], numpy.random.default_rng(for_networks))
         self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
+        self.iterations = 0
+        self.decay = named("decay", settings.decay, DECAYS)
         self.noise = named("noise", settings.noise, NOISES)
         self.penalty = named("penalty form", settings.penalty, FORMS)
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
@@ -106,12 +116,15 @@ class WGANGP:
         device: nothing in here waits for it.
         """
         n, steps = self.settings.batch_size, self.settings.critic_steps
+        rate = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
+        self.critic_adam.lr = self.generator_adam.lr = rate
         reals = draw(self.images, n * steps, self.rng)
         # The generator stands still while the critic learns, so all its fakes come from one forward.
         fakes = generate(self.generator, self.draw_noise(n * steps))
         for start in range(0, n * steps, n):
             l1, slope = self.critic_step(reals[start : start + n], fakes[start : start + n])
         self.generator_step()
+        self.iterations += 1
         return l1, slope
 
     def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
 
 @pytest.fixture(scope="session")
 def cupy():
-    return pytest.importorskip("cupy", reason="CuPy is not installed; it is in no requirement but the GPU's")
+    return pytest.importorskip("cupy", reason="CuPy is not installed; it is optional, for --device gpu")
 
 
 def put_in_place(monkeypatch, cupy=None):

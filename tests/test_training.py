@@ -26,7 +26,7 @@ def test_the_articles_preset_is_the_articles_program():
     assert noise.dtype == "float32" and -1 <= noise.min() < -0.99 and 0.99 < noise.max() <= 1
     assert (s.batch_size, s.critic_steps, s.learning_rate, s.betas) == (100, 5, 1e-4, (0.5, 0.999))
     assert (s.penalty, s.penalty_weight, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
-    assert s.hidden == "relu" and s.iterations == 400_000
+    assert (s.hidden, s.decay, s.iterations) == ("relu", "constant", 400_000)
 
 
 def test_the_generator_stands_still_during_the_critic_steps(mnist):
@@ -76,8 +76,22 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(mnist, penalty, hidden
     assert run(Settings(**{**vars(settings), "seed": 1})) != first
 
 
+@pytest.mark.parametrize("decay, rates", [("linear", [1.0, 0.75, 0.5, 0.25, 0]), ("constant", [1.0] * 5)])
+def test_the_learning_rate_decays_over_the_run(mnist, decay, rates):
+    model = WGANGP(Settings(**{**vars(SMALL), "iterations": 4, "learning_rate": 1.0, "decay": decay}), mnist[:10])
+    got = []
+    for _ in rates:
+        model.iteration()
+        got.append((model.critic_adam.lr, model.generator_adam.lr))
+    assert got == [(rate, rate) for rate in rates]
+
+
 def test_an_unknown_name_is_refused(mnist):
-    for name, value, message in [("noise", "pink", "normal, uniform"), ("penalty", "cubic", "two-sided")]:
+    for name, value, message in [
+        ("noise", "pink", "normal, uniform"),
+        ("decay", "slow", "linear"),
+        ("penalty", "cubic", "two-sided"),
+    ]:
         with pytest.raises(ValueError, match=f"'{value}': expected one of .*{message}"):
             WGANGP(Settings(**{**vars(SMALL), name: value}), mnist[:10])
 
