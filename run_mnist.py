@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from minigan import backend, figures
 from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing, save
-from minigan.data import MNIST, DataError, load_images
-from minigan.penalties import FORMS
-from minigan.training import DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
+from minigan.data import MNIST, DataError, load_images, sampler
+from minigan.losses import GAMES
+from minigan.penalties import FORMS, SLOPES, WHERE
+from minigan.training import CONSTRAINTS, DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
 
 DIVERGED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
 CHUNK = 10_000  # samples that --generate computes at a time
@@ -80,7 +81,12 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--learning-rate", "Adam's, for both networks", type=positive, metavar="X")
     setting("--decay", "of the learning rate: linear to 0, or constant", choices=DECAYS, metavar="HOW")
     setting("--betas", "Adam's, for both networks", type=number(float, 0, 1), nargs=2, metavar=("B1", "B2"))
-    setting("--penalty", f"on the gradient norm s: {', '.join(FORMS)}", choices=FORMS, metavar="FORM")
+    setting("--game", f"the two losses: {', '.join(GAMES)}", choices=GAMES, metavar="NAME")
+    forms = [*FORMS, "none"]
+    setting("--penalty", f"on the critic's slope: {', '.join(forms)}", choices=forms, metavar="FORM")
+    setting("--where", f"it looks: {', '.join(WHERE)}", choices=WHERE, metavar="WHERE")
+    setting("--slope", f"how it is measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
+    setting("--constraint", f"besides it: {', '.join(CONSTRAINTS)}", choices=CONSTRAINTS, metavar="NAME")
     setting("--lambda", "the penalty's weight", "penalty_weight", type=number(float, 0), metavar="X")
     setting("--critic", "widths of the critic's hidden layers", type=count, nargs="*", metavar="N")
     setting("--generator", "widths of the generator's hidden layers", type=count, nargs="*", metavar="N")
@@ -119,7 +125,10 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
         raise InputError(f"--out {out} already holds a run; name another folder, or remove that one first")
     images = load_images(args.data)
     shape = images.shape[1:]
-    model = WGANGP(settings, images.reshape(len(images), -1))
+    try:
+        model = WGANGP(settings, sampler(images), math.prod(shape))
+    except ValueError as error:
+        raise InputError(str(error)) from None
     noise = NOISES[settings.noise](numpy.random.default_rng([settings.seed, 1]), (settings.grid**2, settings.noise_dim))
     fixed_noise = backend.asarray(noise)
     history, snapshots, status = History(), [], 0
@@ -186,7 +195,7 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     path = args.out / "checkpoint.npz"
     checkpoint = load(path)
     settings = checkpoint.settings
-    for name in ("critic", "generator", "hidden", "noise", "noise_dim"):
+    for name in ("critic", "generator", "noise", "noise_dim"):
         asked, held = given.get(name, getattr(settings, name)), getattr(settings, name)
         if asked != held:
             raise InputError(f"{path} is of another network: its {name} is {held}, not {asked}")

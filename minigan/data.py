@@ -3,11 +3,13 @@
 import gzip
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 
+from . import backend
 from .backend import Array
 
 MNIST = Path(__file__).parent / "mnist"
@@ -65,9 +67,16 @@ def load_images(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
     raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
 
 
-def draw(images: Array, n: int, rng: Any) -> Array:
-    """n rows of ``images`` (rows, pixels), uint8, drawn with replacement, as float32 in [0, 1] on the same device."""
-    index = rng.integers(0, len(images), size=n)
-    pixels = images.take(index, axis=0).astype("float32")
-    pixels /= 255
-    return pixels
+def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
+    """The function draw(n, rng) of n images, with replacement, as rows (n, pixels), float32 in [0, 1], on the device.
+
+    ``images`` (count, ...), uint8, move to the device in use once, and stay there one byte a pixel.
+    """
+    rows = backend.asarray(images.reshape(len(images), -1))
+
+    def draw(n: int, rng: Any) -> Array:
+        pixels = rows.take(rng.integers(0, len(rows), size=n), axis=0).astype("float32")
+        pixels /= 255
+        return pixels
+
+    return draw

@@ -1,14 +1,65 @@
-"""The two players' losses, with the article's sign: the critic is small on real samples and large on generated ones."""
+"""The games between critic and generator, with the article's sign: D is small on real samples, large on generated ones.
+
+Most papers have the other sign: their D is -D here. Scores are Tensors (n, 1), or of any shape; losses have shape ().
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from . import ops
+from .backend import Array
 from .tensor import Tensor
 
 
 def critic_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
-    """mean D(z) - mean D(y), which is -L1 (the article, section "the fight"). Scores of any shape; returns shape ()."""
+    """mean D(z) - mean D(y), which is -L1 (the article, section "the fight")."""
     return ops.mean(d_real) - ops.mean(d_fake)
 
 
 def generator_loss(d_fake: Tensor) -> Tensor:
-    """L2 = mean D(G(x)) (the article, section "the fight"). Scores of any shape; returns shape ()."""
+    """L2 = mean D(G(x)) (the article, section "the fight")."""
     return ops.mean(d_fake)
+
+
+def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, slope: float) -> Tensor:
+    """mean C(margin + D(z) - D(y)), with the leaky cost C(a) = max(a, slope a), for pairs z, y in each row.
+
+    GLS-GAN (Qi 2017, arXiv 1701.06264, the section on generalised LS-GAN). ``slope`` 0 is LS-GAN (in its limit of large
+    lambda), which asks for a margin between the two and no more; ``slope`` 1 is WGAN up to a constant.
+    """
+    return ops.mean(ops.leaky_relu(d_real - d_fake + margin, slope))
+
+
+def distance(real: Array, fake: Array) -> Array:
+    """The margin of LS-GAN: how far each real row (n, d) is from the generated one beside it, as (n, 1)."""
+    return ops.norm(Tensor(real - fake), axis=1, keepdims=True).data
+
+
+class Game(NamedTuple):
+    """The critic's loss of (D(z), D(y), z, y), and the generator's of D(y), for real rows z and generated rows y."""
+
+    critic: Callable[[Tensor, Tensor, Array, Array], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+
+def _original(d_real: Tensor, d_fake: Tensor, *_: Array) -> Tensor:
+    """log(1 + e^D(z)) + log(1 + e^-D(y)): the author's reading of the original GAN, in a comment of 2023."""
+    return ops.mean(ops.softplus(d_real)) + ops.mean(ops.softplus(-d_fake))
+
+
+GAMES: dict[str, Game] = {
+    # the article; Arjovsky et al. 2017 (arXiv 1701.07875), equation 3
+    "wgan": Game(lambda d_real, d_fake, *_: critic_loss(d_real, d_fake), generator_loss),
+    # Goodfellow et al. 2014 (arXiv 1406.2661), section 3: the generator as advised there, and as in its equation 1
+    "gan": Game(_original, lambda d_fake: ops.mean(ops.softplus(d_fake))),
+    "gan-saturating": Game(_original, lambda d_fake: -ops.mean(ops.softplus(-d_fake))),
+    # Lim and Ye 2017 (arXiv 1705.02894); Miyato et al. 2018 (arXiv 1802.05957), equations 16 and 17
+    "hinge": Game(
+        lambda d_real, d_fake, *_: ops.mean(ops.relu(1 + d_real)) + ops.mean(ops.relu(1 - d_fake)), generator_loss
+    ),
+    # Qi 2017 (arXiv 1701.06264)
+    "ls-gan": Game(lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0), generator_loss),
+    "gls-gan": Game(
+        lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0.5), generator_loss
+    ),
+}

@@ -43,13 +43,36 @@ class Linear:
         return ops.linear(x, self.weight, self.bias)
 
 
+class SpectralLinear(Linear):
+    """A Linear layer whose weight is divided by its largest singular value, so that its slope is at most 1.
+
+    Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: sigma = u^T W v, with u and v brought towards the singular
+    vectors by ``power_iteration``, one step at a time, and held constant in the derivative, as published.
+    """
+
+    def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
+        super().__init__(n, m, init, rng, dtype)
+        self.u = backend.asarray(rng.normal(size=(1, n)), dtype=dtype)
+        self.power_iteration()
+
+    def power_iteration(self) -> None:
+        v = self.u @ self.weight.data
+        self.v = v / backend.xp.linalg.norm(v)
+        u = self.v @ self.weight.data.T
+        self.u = u / backend.xp.linalg.norm(u)
+
+    def __call__(self, x: Tensor | Array) -> Tensor:
+        sigma = ops.matmul_nt(ops.matmul(self.u, self.weight), self.v)
+        return ops.linear(x, self.weight / sigma, self.bias)
+
+
 class MLP:
     """A stack of affine layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
 
     ``hidden`` names the activation between layers (relu, leaky_relu with slope 0.2, tanh, softplus), ``output`` the one
     at the end (None, "sigmoid", "tanh"), ``init`` the drawing of the weights ("he": normal with variance 2 / in;
-    "uniform": U(-0.05, 0.05)). ``rng`` is a NumPy generator or a seed: the same one gives the same network on every
-    device. Raises ValueError for fewer than two sizes and for unknown names.
+    "uniform": U(-0.05, 0.05)); ``layer`` is Linear or SpectralLinear. ``rng`` is a NumPy generator or a seed: the same
+    one gives the same network on every device. Raises ValueError for fewer than two sizes and for unknown names.
     """
 
     def __init__(
@@ -60,13 +83,14 @@ class MLP:
         init: str = "he",
         rng: numpy.random.Generator | int | None = None,
         dtype: str = "float32",
+        layer: type[Linear] = Linear,
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"MLP: expected two sizes or more, each at least 1, got {list(sizes)}")
         self.hidden = named("hidden activation", hidden, ACTIVATIONS)
         self.output = named("output activation", output, OUTPUTS)
         init, rng = named("init", init, INITS), numpy.random.default_rng(rng)
-        self.layers = [Linear(n, m, init, rng, dtype) for n, m in pairwise(sizes)]
+        self.layers = [layer(n, m, init, rng, dtype) for n, m in pairwise(sizes)]
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         for layer in self.layers[:-1]:

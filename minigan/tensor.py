@@ -26,7 +26,8 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "args", "birth", "data", "op", "requires_grad", "static")
-    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy
+    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
+    __array_priority__ = 1000  # and instead of CuPy
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         self.data = data

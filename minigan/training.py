@@ -9,11 +9,10 @@ import numpy
 from . import backend
 from .autodiff import grad
 from .backend import Array
-from .data import draw
-from .losses import critic_loss, generator_loss
-from .nn import MLP, named
+from .losses import GAMES
+from .nn import MLP, Linear, SpectralLinear, named
 from .optim import Adam
-from .penalties import FORMS, gradient_norm, interpolate
+from .penalties import FORMS, slope_of
 from .tensor import no_grad
 
 NOISES: dict[str, Callable[[Any, tuple[int, int]], Array]] = {
@@ -38,11 +37,17 @@ class Settings:
     learning_rate: float = 1e-3
     decay: str = "linear"
     betas: tuple[float, float] = (0.5, 0.9)
+    game: str = "wgan"
     penalty: str = "two-sided"
+    where: str = "between"
+    slope: str = "gradient"
     penalty_weight: float = 10.0
+    constraint: str = "none"
     critic: tuple[int, ...] = (256, 128)
     generator: tuple[int, ...] = (128, 256)
     hidden: str = "relu"
+    output: str | None = "sigmoid"
+    critic_output: str | None = None
     init: str = "he"
     noise: str = "normal"
     noise_dim: int = 32
@@ -71,16 +76,17 @@ PRESETS = {
 }
 
 
-def networks(settings: Settings, pixels: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
-    """A new critic, pixels to 1, and generator, noise to pixels in [0, 1]. Raises ValueError for an unknown name."""
+def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
+    """A new critic, (n, dim) to (n, 1), and generator, (n, noise_dim) to (n, dim). ValueError for an unknown name."""
+    layer = {"spectral": SpectralLinear}.get(settings.constraint, Linear)
     kind = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
-    critic = MLP([pixels, *settings.critic, 1], **kind)
-    generator = MLP([settings.noise_dim, *settings.generator, pixels], output="sigmoid", **kind)
+    critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
+    generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
     return critic, generator
 
 
 def generate(generator: MLP, noise: Array) -> Array:
-    """The images (n, pixels), float32 in [0, 1], that the generator makes of ``noise`` (n, noise_dim)."""
+    """The samples (n, dim) that the generator makes of ``noise`` (n, noise_dim), float32."""
     with no_grad():
         return generator(noise).data
 
@@ -92,35 +98,39 @@ class Diverged(ArithmeticError):
 class WGANGP:
     """The two networks and all that training them takes.
 
-    ``images`` (rows, pixels), uint8, move to the device in use and stay there. The same settings and images give the
-    same numbers, bit for bit, on the same machine's CPU.
+    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use. The same settings and ``draw`` give the
+    same numbers, bit for bit, on the same machine's CPU. Raises ValueError for settings that name what there is not, or
+    that make no sense together.
     """
 
-    def __init__(self, settings: Settings, images: numpy.ndarray) -> None:
+    def __init__(self, settings: Settings, draw: Callable[[int, Any], Array], dim: int) -> None:
         self.settings = settings
-        self.images = backend.asarray(images)
-        for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
-        self.critic, self.generator = networks(settings, images.shape[1], numpy.random.default_rng(for_networks))
-        self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
-        self.iterations = 0
+        self.draw = draw
+        self.game = named("game", settings.game, GAMES)
+        self.slope = slope_of(settings.slope, settings.where)
+        self.penalty = named("penalty form", settings.penalty, {**FORMS, "none": None})
         self.decay = named("decay", settings.decay, DECAYS)
         self.noise = named("noise", settings.noise, NOISES)
-        self.penalty = named("penalty form", settings.penalty, FORMS)
+        self.after_step = named("constraint", settings.constraint, CONSTRAINTS)
+        for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
+        self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
+        self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
+        self.iterations = 0
 
     def iteration(self) -> tuple[Array, Array]:
         """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
 
-        Returns L1 and the mean gradient norm at the last critic step, as arrays of one element that stay on the
-        device: nothing in here waits for it.
+        Returns L1 and the mean slope at the last critic step, as arrays of one element that stay on the device: nothing
+        in here waits for it.
         """
         n, steps = self.settings.batch_size, self.settings.critic_steps
         rate = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
         self.critic_adam.lr = self.generator_adam.lr = rate
-        reals = draw(self.images, n * steps, self.rng)
+        reals = self.draw(n * steps, self.rng)
         # The generator stands still while the critic learns, so all its fakes come from one forward.
-        fakes = generate(self.generator, self.draw_noise(n * steps))
+        fakes = self.generate(n * steps)
         for start in range(0, n * steps, n):
             l1, slope = self.critic_step(reals[start : start + n], fakes[start : start + n])
         self.generator_step()
@@ -128,29 +138,57 @@ class WGANGP:
         return l1, slope
 
     def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array]:
-        """One Adam step of the critic on real and generated rows; L1 and the mean gradient norm before it."""
+        """One Adam step of the critic on real and generated rows; L1 and the mean slope before it."""
         n = len(real)
         scores = self.critic(backend.xp.concatenate((real, fake)))
-        loss = critic_loss(scores[:n], scores[n:])
-        slope = gradient_norm(self.critic, interpolate(real, fake, self.rng))
-        total = loss + self.settings.penalty_weight * self.penalty(slope)
-        self.critic_adam.step(grad(total, self.critic.parameters()))
-        return -loss.data, slope.data.mean()
+        d_real, d_fake = scores[:n], scores[n:]
+        loss = self.game.critic(d_real, d_fake, real, fake)
+        slope = self.slope(self.critic, real, fake, self.rng)
+        if self.penalty:
+            loss = loss + self.settings.penalty_weight * self.penalty(slope)
+        self.critic_adam.step(grad(loss, self.critic.parameters()))
+        self.after_step(self)
+        return d_fake.data.mean() - d_real.data.mean(), slope.data.mean()
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the critic as it is."""
-        loss = generator_loss(self.critic(self.generator(self.draw_noise(self.settings.batch_size))))
+        loss = self.game.generator(self.critic(self.generator(self.draw_noise(self.settings.batch_size))))
         self.generator_adam.step(grad(loss, self.generator.parameters()))
 
     def draw_noise(self, n: int) -> Array:
         """Fresh noise (n, noise_dim), float32, on the device."""
         return self.noise(self.rng, (n, self.settings.noise_dim))
 
+    def generate(self, n: int) -> Array:
+        """n samples (n, dim) of fresh noise."""
+        return generate(self.generator, self.draw_noise(n))
+
     def check_finite(self) -> None:
         """Raises Diverged where a parameter is not finite (on the GPU this waits for the device)."""
         for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
             if not backend.xp.isfinite(adam.flat).all():
                 raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
+
+
+CLIP = 0.01  # Arjovsky et al. 2017 (arXiv 1701.07875), algorithm 1
+
+
+def _clip(model: WGANGP) -> None:
+    flat = model.critic_adam.flat
+    backend.xp.clip(flat, -CLIP, CLIP, out=flat)
+
+
+def _power_iteration(model: WGANGP) -> None:
+    for layer in model.critic.layers:
+        layer.power_iteration()
+
+
+# What holds the critic besides a penalty, and what it does after each of the critic's steps.
+CONSTRAINTS: dict[str, Callable[[WGANGP], None]] = {
+    "none": lambda model: None,
+    "clip": _clip,  # every weight within +-CLIP
+    "spectral": _power_iteration,  # every layer a SpectralLinear
+}
 
 
 class History:

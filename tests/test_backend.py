@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import backend
+from minigan.data import sampler
 from minigan.training import WGANGP, Settings
 from tests.cases import CASES, cases
 from tests.checking import gradients
@@ -21,6 +22,10 @@ from tests.test_ops import few
 KERNELS = ("sigmoid", "softplus", "adam_step")
 SMALL = Settings(batch_size=4, critic=(6, 5), generator=(5, 6), noise_dim=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
+
+
+def gan(settings=SMALL):
+    return WGANGP(settings, sampler(IMAGES), 9)
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +87,7 @@ def test_numpy_and_cupy_meet_in_one_file_only():
 def test_the_whole_iteration_stays_on_the_device(monkeypatch):
     """No silent conversion (it raises), and not one transfer to the host."""
     put_in_place(monkeypatch)
-    model = WGANGP(SMALL, IMAGES)
-    assert isinstance(model.images, DeviceArray) and model.images.dtype == "uint8"
+    model = gan()
     model.iteration()
     DeviceArray.transfers = 0
     figures = model.iteration()
@@ -94,9 +98,9 @@ def test_the_whole_iteration_stays_on_the_device(monkeypatch):
 
 
 def test_the_stand_in_gives_numpys_numbers(monkeypatch):
-    expected = WGANGP(SMALL, IMAGES).iteration()
+    expected = gan().iteration()
     put_in_place(monkeypatch)
-    got = WGANGP(SMALL, IMAGES).iteration()
+    got = gan().iteration()
     assert [x.item() for x in got] == [x.item() for x in expected]
 
 
@@ -112,11 +116,16 @@ def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):
 def test_cupy_has_all_that_an_iteration_calls(monkeypatch, cupy):
     """Every function and method, with the arguments it is given, against CuPy's own signatures."""
     put_in_place(monkeypatch, cupy)
-    model = WGANGP(SMALL, IMAGES)
+    model = gan()
     model.iteration()
     model.check_finite()
-    uniform = WGANGP(Settings(**{**vars(SMALL), "noise": "uniform", "penalty": "one-sided-max"}), IMAGES)
-    uniform.iteration()
+    for others in (
+        {"noise": "uniform", "penalty": "one-sided-max", "constraint": "clip"},
+        {"slope": "difference", "constraint": "spectral"},
+        {"penalty": "none", "game": "ls-gan"},
+        {"game": "gan", "where": "real", "hidden": "leaky_relu"},
+    ):
+        gan(Settings(**{**vars(SMALL), **others})).iteration()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minigan.data import MNIST, DataError, draw, load_images, read_idx
+from minigan.data import MNIST, DataError, load_images, read_idx, sampler
 
 # SHA-256 of the uncompressed files as published
 SUMS = {
@@ -98,9 +98,9 @@ def test_a_missing_file_or_folder_is_named(tmp_path):
         load_images(tmp_path)
 
 
-def test_draw():
-    images = np.arange(256, dtype="uint8").repeat(2).reshape(256, 2)
-    batch = draw(images, 10_000, np.random.default_rng(0))
+def test_batches_are_drawn_as_rows_of_pixels():
+    images = np.arange(256, dtype="uint8").repeat(2).reshape(256, 1, 2)
+    batch = sampler(images)(10_000, np.random.default_rng(0))
     assert batch.shape == (10_000, 2) and batch.dtype == "float32"
     assert batch.min() == 0 and batch.max() == 1 and (batch[:, 0] == batch[:, 1]).all()
     assert len(np.unique(batch)) == 256

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import backend
-from minigan.data import load_images
+from minigan.data import load_images, sampler
 from minigan.training import WGANGP, Settings
 from tests.cases import CASES, cases
 from tests.checking import check_derivatives
@@ -63,11 +63,11 @@ def test_fused_kernels_agree_with_numpy(dtype):
 
 def test_a_short_training_agrees_with_numpy():
     """The same numbers drawn on both devices; float32 sums in another order drift apart slowly."""
-    images = load_images().reshape(-1, 784)[:1000]
+    images = load_images()[:1000]
     figures = {}
     for device in ("gpu", "cpu"):
         backend.use(device)
-        model = WGANGP(Settings(batch_size=32, critic=(64, 32), generator=(32, 64)), images)
+        model = WGANGP(Settings(batch_size=32, critic=(64, 32), generator=(32, 64)), sampler(images), 784)
         model.rng = HostRng(0)
         figures[device] = [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)]
     np.testing.assert_allclose(figures["gpu"], figures["cpu"], rtol=1e-2)
@@ -82,7 +82,7 @@ def test_new_tensors_live_on_the_device():
 
 
 def test_real_training_on_the_device_alone():
-    model = WGANGP(Settings(seed=1), load_images().reshape(-1, 784))
+    model = WGANGP(Settings(seed=1), sampler(load_images()), 784)
     for _ in range(200):
         l1, slope = model.iteration()
     model.check_finite()

@@ -7,6 +7,7 @@ import pytest
 
 import minigan as mg
 from minigan.nn import ACTIVATIONS, OUTPUTS
+from tests.checking import gradients, numerical_gradient
 
 NUMPY = {
     "relu": lambda x: np.maximum(x, 0),
@@ -62,10 +63,57 @@ def test_a_bad_network_is_refused(sizes, kind, message):
         mg.nn.MLP(sizes, **kind)
 
 
-def test_losses_have_the_articles_sign():
-    real, fake = mg.tensor([[1.0], [3.0]]), mg.tensor([[5.0], [9.0]])
-    assert mg.losses.critic_loss(real, fake).item() == 2 - 7
-    assert mg.losses.generator_loss(fake).item() == 7
+def spectral(*sizes):
+    return mg.nn.MLP(sizes, rng=0, dtype="float64", layer=mg.nn.SpectralLinear)
+
+
+def iterate(critic, steps):
+    for _ in range(steps):
+        for layer in critic.layers:
+            layer.power_iteration()
+
+
+def test_power_iteration_finds_the_largest_singular_value():
+    critic = spectral(6, 5, 1)
+    iterate(critic, 200)
+    for layer in critic.layers:
+        sigma = (layer.u @ layer.weight.data @ layer.v.T).item()
+        assert sigma == pytest.approx(np.linalg.norm(layer.weight.data, 2))
+
+
+def test_a_spectrally_normalised_critic_has_slope_at_most_one():
+    critic = spectral(6, 50, 50, 1)
+    x = np.random.default_rng(0).normal(size=(100, 6))
+    iterate(critic, 200)
+    slopes = mg.penalties.gradient_norm(critic, x).data
+    assert 0.1 < slopes.max() <= 1 + 1e-9
+    for p in critic.parameters()[::2]:
+        p.data = 100 * p.data
+    np.testing.assert_allclose(mg.penalties.gradient_norm(critic, x).data, slopes)
+
+
+@pytest.mark.parametrize("penalty", [False, True])
+def test_spectral_normalisation_is_differentiated_as_published(penalty):
+    """Through sigma = u^T W v for fixed u and v, first order and, with a penalty, second."""
+    critic = spectral(3, 4, 1)
+    real, fake = np.random.default_rng(0).normal(size=(2, 5, 3))
+    parameters = critic.parameters()
+
+    def loss(*arrays):
+        for p, a in zip(parameters, arrays):
+            p.data = a
+        y = mg.losses.critic_loss(critic(real), critic(fake))
+        return y + mg.penalties.gradient_penalty(critic, real, fake, np.random.default_rng(1)) if penalty else y
+
+    arrays = [p.data for p in parameters]
+    for i, g in enumerate(gradients(loss(*arrays), parameters)):
+        numeric = numerical_gradient(lambda *a: loss(*a).item(), arrays, i)
+        np.testing.assert_allclose(g.data, numeric, rtol=1e-5, atol=1e-8)
+    layer = critic.layers[0]
+    sigma = (layer.u @ layer.weight.data @ layer.v.T).item()
+    # Miyato et al., equation 12: along W itself the normalised weight does not move
+    (g,) = mg.grad(loss(*arrays), layer.weight)
+    assert abs((g.data * layer.weight.data).sum()) < 1e-9 and sigma > 0
 
 
 def scalar_adam(p, gradients, lr, beta1, beta2, eps):

@@ -5,7 +5,16 @@ import pytest
 
 import minigan as mg
 from minigan import ops
-from minigan.penalties import FORMS, gradient_norm, gradient_penalty, interpolate
+from minigan.penalties import (
+    FORMS,
+    SLOPES,
+    WHERE,
+    difference_quotient,
+    gradient_norm,
+    gradient_penalty,
+    interpolate,
+    slope_of,
+)
 from tests.checking import gradients, numerical_gradient
 
 ONE_SIDED = ["one-sided-max", "one-sided-relu"]
@@ -15,7 +24,7 @@ def batch(n=6, d=4, seed=0):
     return np.random.default_rng(seed).normal(size=(2, n, d))
 
 
-def check_every_parameter(critic, form="two-sided"):
+def check_every_parameter(critic, *names):
     """The penalty's gradient against finite differences for every weight and bias, with the same eps each time."""
     real, fake = batch(d=critic.layers[0].weight.shape[0])
     parameters = critic.parameters()
@@ -23,7 +32,7 @@ def check_every_parameter(critic, form="two-sided"):
     def penalty(*arrays):
         for p, a in zip(parameters, arrays):
             p.data = a
-        return gradient_penalty(critic, real, fake, np.random.default_rng(1), form)
+        return gradient_penalty(critic, real, fake, np.random.default_rng(1), *names)
 
     arrays = [p.data for p in parameters]
     analytic = gradients(penalty(*arrays), parameters)
@@ -162,11 +171,15 @@ def test_forms_on_known_slopes():
     assert FORMS["two-sided"](s).item() == pytest.approx((1 + 0.25 + 0 + 4) / 4)
     assert FORMS["one-sided-max"](s).item() == pytest.approx((1 + 1 + 1 + 3) / 4)
     assert FORMS["one-sided-relu"](s).item() == pytest.approx(2 / 4)
+    assert FORMS["one-sided-squared"](s).item() == pytest.approx(4 / 4)
 
 
 def test_an_unknown_form_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="'cubic': expected one of two-sided, one-sided-max, one-sided-relu"):
-        gradient_penalty(two_layer_relu(), *batch(), np.random.default_rng(0), form="cubic")
+    for names in ({"form": "cubic"}, {"where": "here"}, {"slope": "steep"}):
+        ((what, name),) = names.items()
+        valid = ", ".join({"form": FORMS, "where": WHERE, "slope": SLOPES}[what])
+        with pytest.raises(ValueError, match=f"'{name}': expected one of {valid}"):
+            gradient_penalty(two_layer_relu(), *batch(), np.random.default_rng(0), **names)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -189,3 +202,60 @@ def test_eps_is_on_the_real_side():
     np.testing.assert_allclose(interpolate(real, fake, Always()), 0.75)
     np.testing.assert_allclose(interpolate(mg.tensor(real), mg.tensor(fake), Always()), 0.75)
     assert interpolate(np.ones((2, 3, 3)), np.zeros((2, 3, 3)), np.random.default_rng(0)).shape == (2, 3, 3)
+
+
+# --- The other places and the other slope -------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["real", "generated"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_penalty_at_the_samples_themselves(where, form):
+    critic = mg.nn.MLP([4, 6, 5, 1], hidden="tanh", rng=0, dtype="float64")
+    check_every_parameter(critic, form, where)
+    real, fake = batch()
+    points = {"real": real, "generated": fake}[where]
+    expected = FORMS[form](gradient_norm(critic, points)).item()
+    assert gradient_penalty(critic, real, fake, None, form, where).item() == expected
+
+
+@pytest.mark.parametrize("hidden", ["relu", "tanh"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_difference_penalty_for_every_weight_and_bias(hidden, form):
+    """The article's (c) and (d): no double backprop, but the biases count."""
+    critic = mg.nn.MLP([4, 6, 5, 1], hidden=hidden, rng=0, dtype="float64")
+    for p in critic.parameters():
+        p.data = 3 * p.data + 0.1  # slopes above 1, so that the one-sided forms see some; no kink beside a point
+    analytic = check_every_parameter(critic, form, "between", "difference")
+    assert all(g.data.any() for g in analytic[:4])
+
+
+def test_the_difference_is_between_two_interpolates_of_the_same_pair():
+    critic, (real, fake) = two_layer_relu(), batch()
+    got = slope_of("difference")(critic, real, fake, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    y1, y2 = interpolate(real, fake, rng), interpolate(real, fake, rng)
+    rise = np.abs(critic(y1).data - critic(y2).data)[:, 0]
+    np.testing.assert_allclose(got.data, rise / np.linalg.norm(y1 - y2, axis=1))
+    direction = (real - fake) / np.linalg.norm(real - fake, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(((y1 - y2) * direction).sum(1)), np.linalg.norm(y1 - y2, axis=1))
+
+
+def test_the_difference_of_a_linear_critic_is_its_slope_along_the_line():
+    critic = mg.nn.MLP([1, 1], rng=0, dtype="float64")
+    y = batch(d=1)
+    np.testing.assert_allclose(difference_quotient(critic, *y).data, gradient_norm(critic, y[0]).data)
+
+
+def test_the_difference_where_the_two_points_coincide():
+    critic, (y, z) = two_layer_relu(), batch()
+    z[0] = y[0]
+    slope = difference_quotient(critic, y, z)
+    assert slope.data[0] == 0 and (slope.data[1:] > 0).all()
+    penalty = FORMS["two-sided"](slope)
+    assert all(np.isfinite(g.data).all() for g in gradients(penalty, critic.parameters()))
+
+
+@pytest.mark.parametrize("where", ["real", "generated"])
+def test_a_difference_at_one_point_makes_no_sense(where):
+    with pytest.raises(ValueError, match=f"a difference needs two points, and '{where}' gives the same one twice"):
+        gradient_penalty(two_layer_relu(), *batch(), np.random.default_rng(0), where=where, slope="difference")

@@ -127,13 +127,7 @@ def test_help_reads_with_defaults(capsys):
         run("--help")
     text = capsys.readouterr().out
     assert exit.value.code == 0
-    for words in (
-        "[0.5 0.9 | 0.5 0.999]",
-        "[two-sided | one-sided-relu]",
-        "--generate N",
-        "--device {cpu,gpu}",
-        "[out]",
-    ):
+    for words in ("[0.5 0.9 | 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
         assert words in " ".join(text.split()), words
     assert max(map(len, text.splitlines())) <= 80
 
@@ -154,6 +148,10 @@ def test_help_reads_with_defaults(capsys):
         (["--lambda", "-1"], "argument --lambda: expected a number of at least 0, got '-1'"),
         (["--critic", "8", "0"], "argument --critic: expected a whole number of at least 1, got '0'"),
         (["--penalty", "cubic"], "argument --penalty: invalid choice: 'cubic' (choose from"),
+        (["--game", "chess"], "argument --game: invalid choice: 'chess' (choose from"),
+        (["--where", "here"], "argument --where: invalid choice: 'here' (choose from"),
+        (["--slope", "steep"], "argument --slope: invalid choice: 'steep' (choose from"),
+        (["--constraint", "tight"], "argument --constraint: invalid choice: 'tight' (choose from"),
         (["--preset", "fast"], "argument --preset: invalid choice: 'fast' (choose from"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu' (choose from"),
         (["--seed", "-1"], "argument --seed: expected a whole number of at least 0, got '-1'"),
@@ -191,6 +189,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, images, capsys):
     assert f"--out {file}: " in message and file.read_text() == "kept"
     assert f"--out {file / 'in'}: Not a directory" in fails(capsys, *TINY, "--data", images, "--out", file / "in")
     assert "--out /proc/out: " in fails(capsys, *TINY, "--data", images, "--out", "/proc/out")
+
+
+def test_settings_that_make_no_sense_together(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    message = fails(capsys, *TINY, "--data", images, "--out", out, "--slope", "difference", "--where", "real")
+    assert "a difference needs two points, and 'real' gives the same one twice" in message and not out.exists()
 
 
 def test_gpu_without_a_gpu(capsys, monkeypatch):
