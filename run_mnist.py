@@ -7,51 +7,25 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy
 from tqdm import tqdm
 
 from minigan import backend, figures
 from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing, save
+from minigan.cli import InputError, Parser, number
 from minigan.data import MNIST, DataError, load_images, sampler
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, SLOPES, WHERE
 from minigan.training import CONSTRAINTS, DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
 
-DIVERGED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
+DIVERGED, INTERRUPTED = 1, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
 CHUNK = 10_000  # samples that --generate computes at a time
-
-
-class InputError(ValueError):
-    """What was asked for does not fit what is there; the message says how."""
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without argparse's usage above it."""
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
-
-
-def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:
-    """An argparse type: a finite int or float from ``low`` (above it, if ``above``) to below ``high``."""
-    expected = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {low}"
-    expected += f" and below {high}" if high < math.inf else ""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low <= value < high) or (above and value == low):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
-
-    return parse
 
 
 def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str, Any]]:

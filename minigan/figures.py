@@ -1,9 +1,10 @@
 """Every picture; the only file that knows matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
@@ -45,18 +46,106 @@ def save_progress(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) ->
 
 
 def save_curves(path: Path, rows: Sequence[tuple[int, float, float]]) -> None:
-    """L1 and the gradient norm over the iterations, one above the other; rows of (iteration, L1, gradient norm)."""
+    """L1 and the critic's mean slope over the iterations, one above the other; rows of (iteration, L1, slope)."""
     iteration, l1, slope = numpy.array(rows).reshape(-1, 3).T
-    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    top.plot(iteration, l1, linewidth=1, color="tab:blue")
-    top.set_ylabel("L1 = mean D(fake) - mean D(real)")
-    top.set_ylim(bottom=min(0, *l1) if len(l1) else 0)
-    bottom.plot(iteration, slope, linewidth=1, color="tab:orange")
-    bottom.axhline(1, linewidth=0.8, color="gray", linestyle="--")
-    bottom.set_ylabel("mean gradient norm")
-    bottom.set_xlabel("iteration")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.3)
+    save_panels(
+        path,
+        [
+            lines("", {"": (iteration, l1)}, "", "L1 = mean D(fake) - mean D(real)", marks=[0]),
+            lines("", {"": (iteration, slope)}, "iteration", "the critic's mean slope", marks=[1]),
+        ],
+        columns=1,
+        size=(8, 3),
+    )
+
+
+# --- Panels: each a function that draws on matplotlib axes ---------------------------------------
+
+Panel = Callable[[Axes], None]
+
+
+def save_panels(path: Path, panels: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> None:
+    """A picture of panels, row by row; ``size`` is one panel's width and height in inches."""
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(cells, panels):
+        panel(axes)
+    for axes in cells[len(panels) :]:
+        axes.axis("off")
     with replacing(path) as part:
         figure.savefig(part)
+
+
+def lines(
+    title: str,
+    curves: dict[str, tuple[numpy.ndarray, numpy.ndarray]],
+    xlabel: str = "",
+    ylabel: str = "",
+    marks: Sequence[float] = (),
+    scale: tuple[str, str] = ("linear", "linear"),
+) -> Panel:
+    """Curves (x, y) by their names, with dashed horizontal lines at ``marks``."""
+
+    def draw(axes: Axes) -> None:
+        for name, (x, y) in curves.items():
+            axes.plot(x, y, linewidth=1, label=name or None)
+        for y in marks:
+            axes.axhline(y, linewidth=0.8, color="gray", linestyle="--")
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=scale[0], yscale=scale[1])
+        axes.grid(alpha=0.3)
+        if any(curves):
+            axes.legend(fontsize=7)
+
+    return draw
+
+
+def histograms(title: str, samples: dict[str, numpy.ndarray], low: float, high: float) -> Panel:
+    """Histograms of samples (n,) by their names, over each other."""
+
+    def draw(axes: Axes) -> None:
+        for name, x in samples.items():
+            axes.hist(x, bins=60, range=(low, high), density=True, alpha=0.5, label=name)
+        axes.set(title=title)
+        axes.legend(fontsize=7)
+
+    return draw
+
+
+def plane(
+    title: str,
+    samples: dict[str, numpy.ndarray],
+    extent: float,
+    critic: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
+) -> Panel:
+    """Samples (n, 2) by their names, over the level sets of ``critic``, a function (n, 2) to (n,), where given."""
+
+    def draw(axes: Axes) -> None:
+        if critic:
+            ticks = numpy.linspace(-extent, extent, 100, dtype="float32")
+            x, y = numpy.meshgrid(ticks, ticks)
+            level = critic(numpy.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
+            axes.contour(x, y, level, levels=20, linewidths=0.6, cmap="viridis")
+        for name, points in samples.items():
+            axes.scatter(*points.T, s=2, alpha=0.5, label=name)
+        axes.set(title=title, xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+        axes.legend(fontsize=7, loc="upper right")
+
+    return draw
+
+
+def bars(title: str, values: dict[str, float], mark: float | None = None) -> Panel:
+    """One horizontal bar for each name, with its value at the end."""
+
+    def draw(axes: Axes) -> None:
+        finite = {name: v for name, v in values.items() if numpy.isfinite(v)}
+        axes.barh(list(values), [finite.get(name, 0) for name in values], color="tab:blue", alpha=0.7)
+        for i, v in enumerate(values.values()):
+            axes.text(0, i, f" {v:.3g}", va="center", fontsize=8)
+        if mark is not None:
+            axes.axvline(mark, linewidth=0.8, color="gray", linestyle="--")
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=8)
+        axes.set(title=title)
+
+    return draw

@@ -34,7 +34,7 @@ class Settings:
     iterations: int = 10_000
     batch_size: int = 64
     critic_steps: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     decay: str = "linear"
     betas: tuple[float, float] = (0.5, 0.9)
     game: str = "wgan"
@@ -43,6 +43,7 @@ class Settings:
     slope: str = "gradient"
     penalty_weight: float = 10.0
     constraint: str = "none"
+    clip: float = 0.01
     critic: tuple[int, ...] = (256, 128)
     generator: tuple[int, ...] = (128, 256)
     hidden: str = "relu"
@@ -170,12 +171,9 @@ class WGANGP:
                 raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
 
 
-CLIP = 0.01  # Arjovsky et al. 2017 (arXiv 1701.07875), algorithm 1
-
-
 def _clip(model: WGANGP) -> None:
-    flat = model.critic_adam.flat
-    backend.xp.clip(flat, -CLIP, CLIP, out=flat)
+    flat, c = model.critic_adam.flat, model.settings.clip
+    backend.xp.clip(flat, -c, c, out=flat)
 
 
 def _power_iteration(model: WGANGP) -> None:
@@ -186,7 +184,7 @@ def _power_iteration(model: WGANGP) -> None:
 # What holds the critic besides a penalty, and what it does after each of the critic's steps.
 CONSTRAINTS: dict[str, Callable[[WGANGP], None]] = {
     "none": lambda model: None,
-    "clip": _clip,  # every weight within +-CLIP
+    "clip": _clip,  # every weight within +-clip: Arjovsky et al. 2017 (arXiv 1701.07875), algorithm 1
     "spectral": _power_iteration,  # every layer a SpectralLinear
 }
 

@@ -151,8 +151,8 @@ def test_every_game_trains(mnist, name):
 def test_clipping_clips(mnist):
     model = gan(Settings(**{**vars(SMALL), "constraint": "clip"}), mnist[:100])
     model.iteration()
-    assert all(np.abs(p.data).max() <= np.float32(training.CLIP) for p in model.critic.parameters())
-    assert any(np.abs(p.data).max() > training.CLIP for p in model.generator.parameters())
+    assert all(np.abs(p.data).max() <= np.float32(SMALL.clip) for p in model.critic.parameters())
+    assert any(np.abs(p.data).max() > SMALL.clip for p in model.generator.parameters())
 
 
 def test_history_averages_between_readings():

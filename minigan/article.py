@@ -1,0 +1,300 @@
+"""The article section by section: ``python -m minigan.article`` runs each claim and leaves one picture for each.
+
+A section is a function that trains what it needs, draws its picture at ``path``, and returns one line about what came
+out, with the figures. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy
+
+from . import backend, figures, toys
+from .autodiff import grad
+from .checkpoint import replacing
+from .cli import Parser, number
+from .losses import GAMES
+from .metrics import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
+from .nn import MLP
+from .penalties import WHERE, gradient_norm
+from .tensor import no_grad
+from .toys import EIGHT, LINE, PLANE, TWENTY_FIVE, Trained, end, real, scaled, train
+from .training import WGANGP, generate
+
+Report = tuple[str, dict[str, Any]]
+
+# --- The sections -------------------------------------------------------------------------------
+
+
+def interview(path: Path, scale: float) -> Report:
+    """1. An interview question: U[0, 1] to N(0, 1), and to a target that has no formula."""
+    u = numpy.linspace(0.005, 0.995, 199)
+    exact = {"normal": numpy.array([NormalDist().inv_cdf(p) for p in u])}
+    exact["bimodal"] = numpy.quantile(real(toys.bimodal, 100_000)[:, 0], u)
+    panels, says = [], {}
+    for name, draw in (("normal", toys.normal), ("bimodal", toys.bimodal)):
+        run = train(scaled(LINE, scale), draw, f"interview, {name}")
+        noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
+        learned = backend.to_numpy(generate(run.model.generator, noise))[:, 0]
+        if learned[0] > learned[-1]:  # 1 - U is uniform too: the map may as well fall
+            learned = learned[::-1]
+        label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"
+        panels.append(figures.lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
+        panels.append(figures.histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
+        says[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
+        says[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
+        says[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
+    figures.save_panels(path, panels, columns=2)
+    return "a generator learns both targets from samples alone; for the normal one it finds the map Phi^-1", says
+
+
+def divergences(path: Path, scale: float) -> Report:
+    """2. KL, JS: by counting in bins, against the exact values; and why that ends at one dimension."""
+
+    def draw(rng: numpy.random.Generator, n: int, tilt: int) -> numpy.ndarray:
+        """From the density 1 + tilt (x - 1/2) on [0, 1], by inverting its distribution function."""
+        u = rng.random(n)
+        return (tilt / 2 - 1 + numpy.sqrt((1 - tilt / 2) ** 2 + 2 * tilt * u)) / tilt
+
+    bins, grid = 20, (numpy.arange(20_000) + 0.5) / 20_000
+    p, q = (1 + tilt * (grid - 0.5) for tilt in (1, -1))
+    by_quadrature = {
+        "article": float(((p - q) * numpy.log(p / q)).mean() / 2),
+        "usual": float((p * numpy.log(2 * p / (p + q)) + q * numpy.log(2 * q / (p + q))).mean() / 2),
+    }
+    sizes = (10 ** numpy.linspace(1, 6 if scale == 1 else 4, 26)).astype(int)
+    estimates: dict[str, list[float]] = {"article": [], "usual": []}
+    for n in sizes:
+        rng = numpy.random.default_rng(int(n))
+        counted = [shares(draw(rng, n, tilt), numpy.linspace(0, 1, bins + 1)) for tilt in (1, -1)]
+        estimates["article"].append(js_article(*counted))
+        estimates["usual"].append(js(*counted))
+    panels = [
+        figures.lines(
+            f"JS, {name} form: {value:.4f} by quadrature",
+            {"by counting": (sizes, numpy.array(estimates[name]))},
+            "samples",
+            "JS",
+            marks=[value],
+            scale=("log", "linear"),
+        )
+        for name, value in by_quadrature.items()
+    ]
+    figures.save_panels(path, panels, columns=2)
+    return (
+        "both JS converge to their exact values; the article's is infinite while a bin is empty, the usual one is at"
+        " most ln 2; for 784 pixels in two bins each one would count in 2^784 bins",
+        {
+            **{f"JS {name}, exact": value for name, value in by_quadrature.items()},
+            **{f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()},
+            "sizes at which the article's is infinite": int(numpy.isinf(estimates["article"]).sum()),
+            "decimal digits of 2^784": len(str(2**784)),
+        },
+    )
+
+
+def order(path: Path, scale: float) -> Report:
+    """3. A neural distance: the mean of D over a batch does not depend on the order of the samples."""
+    rng = numpy.random.default_rng(0)
+    batch = real(toys.normal, 64)
+    d, ordered = MLP([1, 32, 1], rng=0), MLP([64, 32, 1], rng=0)
+    values: dict[str, list[float]] = {"mean of D(y_i)": [], "one D(y_1, ..., y_M)": []}
+    with no_grad():
+        for _ in range(200):
+            shuffled = backend.asarray(rng.permutation(batch))
+            values["mean of D(y_i)"].append(d(shuffled).mean().item())
+            values["one D(y_1, ..., y_M)"].append(ordered(shuffled.reshape(1, 64)).item())
+    curves = {name: (numpy.arange(200), numpy.array(v)) for name, v in values.items()}
+    figures.save_panels(path, [figures.lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
+    spread = {f"spread, {name}": float(numpy.ptp(v)) for name, v in values.items()}
+    return "shuffling the batch changes the batch mean by rounding only, and a critic of the whole list by much", spread
+
+
+def fight(path: Path, scale: float) -> Report:
+    """4. The fight: L1 falls while the generated histogram meets the target."""
+    run = train(scaled(LINE, scale), toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)))
+    target = real(toys.bimodal)
+    panels = [figures.lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
+    for i, samples in run.seen:
+        panels.append(figures.histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4))
+    figures.save_panels(path, panels, columns=5)
+    distances = {f"distance at {i}": sliced_wasserstein(samples, target) for i, samples in run.seen}
+    says = {"largest L1": float(run.l1.max()), "last L1": end(run.l1), **distances}
+    return "L1 falls as the two histograms meet: smaller is better", says
+
+
+def generator_gradient(model: WGANGP) -> float:
+    """The norm of the generator's gradient, all parameters together."""
+    loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
+    return float(sum((g.data**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
+
+
+def unconstrained(path: Path, scale: float) -> Report:
+    """5. Not over yet: with no constraint L1 has no bound; a sigmoid on D bounds it, and starves the generator."""
+    base = scaled(replace(LINE, iterations=400, critic_steps=20, decay="constant"), scale)
+    kinds = {
+        "penalty": base,
+        "none": replace(base, penalty="none"),
+        "sigmoid": replace(base, penalty="none", critic_output="sigmoid"),
+    }
+    far = toys.mixture(numpy.array([[6.0]]), 0.5)
+    runs = {name: train(s, far, f"unconstrained, {name}", generator_gradient, 50) for name, s in kinds.items()}
+    l1 = {name: (run.iterations, run.l1) for name, run in runs.items()}
+    gradient = {name: tuple(map(numpy.array, zip(*run.seen))) for name, run in runs.items()}
+    panels = [
+        figures.lines("L1", l1, "iteration", scale=("linear", "symlog")),
+        figures.lines("norm of the generator's gradient", gradient, "iteration", scale=("linear", "log")),
+        figures.histograms(
+            "at the end",
+            {"target": real(far)[:, 0], **{n: run.samples()[:, 0].clip(-10, 10) for n, run in runs.items()}},
+            -10,
+            10,
+        ),
+    ]
+    figures.save_panels(path, panels, columns=3)
+    says = {f"last L1, {name}": end(run.l1) for name, run in runs.items()}
+    says |= {f"largest L1, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
+    says |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
+    says |= {f"distance, {name}": sliced_wasserstein(run.samples(), real(far)) for name, run in runs.items()}
+    return "without a constraint L1 runs away; with a sigmoid it stays below 1 and the generator's gradient dies", says
+
+
+NEAR = 0.2  # a sample so close to the centre of a Gaussian counts as one of its own
+
+
+def constraints(path: Path, scale: float) -> Report:
+    """6. Lipschitz, and the result of the penalty: the four formulas and the other constraints, side by side."""
+    base = scaled(PLANE, scale)
+    kinds = {
+        "(a) gradient, max(s, 1)": replace(base, penalty="one-sided-max"),
+        "(b) gradient, (s - 1)^2": replace(base, penalty="two-sided"),
+        "(c) difference, max(s, 1)": replace(base, penalty="one-sided-max", slope="difference"),
+        "(d) difference, (s - 1)^2": replace(base, penalty="two-sided", slope="difference"),
+        "gradient, relu(s - 1)^2": base,
+        "clipping": replace(base, penalty="none", constraint="clip"),
+        "spectral": replace(base, penalty="none", constraint="spectral"),
+        "spectral and (a)": replace(base, penalty="one-sided-max", constraint="spectral"),
+        "none": replace(base, penalty="none"),
+    }
+    runs = {name: train(s, toys.eight_gaussians, f"constraints, {name}") for name, s in kinds.items()}
+    return compare(path, runs)
+
+
+def where(path: Path, scale: float) -> Report:
+    """7. Where to penalise: between real and generated samples, on the real ones, on the generated ones."""
+    kinds = {name: replace(scaled(PLANE, scale), where=name) for name in WHERE}
+    return compare(path, {name: train(s, toys.eight_gaussians, f"where, {name}") for name, s in kinds.items()})
+
+
+def games(path: Path, scale: float) -> Report:
+    """9. Then what: the other games on the same Lipschitz footing."""
+    kinds = {name: replace(scaled(PLANE, scale), game=name) for name in GAMES}
+    return compare(path, {name: train(s, toys.eight_gaussians, f"games, {name}") for name, s in kinds.items()})
+
+
+def compare(path: Path, runs: dict[str, Trained]) -> Report:
+    """Runs on the eight Gaussians side by side, in figures and in pictures."""
+    target = real(toys.eight_gaussians)
+    measured: dict[str, dict[str, float]] = {}
+    panels = []
+    for name, run in runs.items():
+        samples = run.samples()
+        between = numpy.concatenate((samples[:500], target[:500], (samples[:500] + target[:500]) / 2))
+        slope = backend.to_numpy(gradient_norm(run.model.critic, backend.asarray(between, dtype="float32")))
+        measured[name] = {
+            "L1": end(run.l1),
+            "slope by gradient, mean": float(slope.mean()),
+            "slope, steepest pair": steepest_pair(run.scores(between), between),
+            "distance to the target": sliced_wasserstein(samples, target),
+            "share near a mode": modes_found(samples, EIGHT, NEAR)[1],
+            "ms an iteration": 1000 * run.seconds / len(run.l1),
+        }
+        panels.append(figures.plane(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
+    columns = list(next(iter(measured.values())))
+    for column in columns:
+        panels.append(figures.bars(column, {name: row[column] for name, row in measured.items()}))
+    figures.save_panels(path, panels, columns=3)
+    best = min(measured, key=lambda name: measured[name]["distance to the target"])
+    return f"nearest to the target: {best}", measured
+
+
+def plane(path: Path, scale: float) -> Report:
+    """8. Two dimensions: the critic's level sets over real and generated points, as in Gulrajani et al. 2017."""
+    longer = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
+    settings = scaled(replace(PLANE, critic=(128, 128), generator=(128, 128), **longer), scale)
+    panels, says = [], {}
+    for name, draw, centres in (
+        ("8 Gaussians", toys.eight_gaussians, EIGHT),
+        ("25 Gaussians", toys.twenty_five_gaussians, TWENTY_FIVE),
+        ("Swiss roll", toys.swiss_roll, None),
+    ):
+        run = train(settings, draw, f"plane, {name}")
+        samples, target = run.samples(), real(draw)
+        panels.append(figures.plane(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
+        says[f"distance, {name}"] = sliced_wasserstein(samples, target)
+        says[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
+        if centres is not None:
+            found, near = modes_found(samples, centres, NEAR)
+            says |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
+    figures.save_panels(path, panels, columns=3, size=(5, 5))
+    return (
+        "the critic's hills stand where samples are generated and should not be, its valleys where real ones are",
+        says,
+    )
+
+
+SECTIONS: dict[str, Callable[[Path, float], Report]] = {
+    section.__name__: section
+    for section in (interview, divergences, order, fight, unconstrained, constraints, where, plane, games)
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minigan.article",
+        description="Run the article's sections, one picture and one line for each.",
+        epilog="The sections: " + " ".join(f"{name}: {f.__doc__.split(':')[0]}." for name, f in SECTIONS.items()),
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} [all]")
+    parser.add_argument("--out", type=Path, default=Path("out/article"), metavar="DIR", help="[out/article]")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
+    positive = number(float, 0, above=True)
+    parser.add_argument("--scale", type=positive, default=1.0, metavar="X", help="times the iterations [1]")
+    args = parser.parse_args(argv)
+    for name in args.sections:
+        if name not in SECTIONS:
+            parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
+    try:
+        backend.use(args.device)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name in args.sections or SECTIONS:
+            picture = args.out / f"{name}.png"
+            line, says = SECTIONS[name](picture, args.scale)
+            with replacing(picture.with_suffix(".json")) as part:
+                part.write_text(json.dumps({"says": line, "figures": says}, indent=2) + "\n")
+            print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
+            for what, value in says.items():
+                print(f"    {what}: {_words(value)}")
+    except backend.DeviceError as error:
+        parser.error(f"--device {args.device}: {error}")
+    except OSError as error:
+        parser.error(f"--out {args.out}: {error.strerror or error} ({error.filename})")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Distributions in one and two dimensions, and training on them.
+
+A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional ones are those of
+Gulrajani et al. 2017 (arXiv 1704.00028), figure 1.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy
+from tqdm import tqdm
+
+from . import backend
+from .backend import Array
+from .tensor import no_grad
+from .training import WGANGP, Settings
+
+Target = Callable[[int, Any], Array]
+
+EIGHT = numpy.array([(math.cos(a), math.sin(a)) for a in numpy.arange(8) * math.pi / 4]) * math.sqrt(2)
+TWENTY_FIVE = numpy.array(list(itertools.product(range(-2, 3), repeat=2))) / math.sqrt(8) * 2
+BIMODAL = numpy.array([[-2.0], [1.5]])
+
+
+def normal(n: int, rng: Any) -> Array:
+    """N(0, 1), in one dimension."""
+    return rng.standard_normal((n, 1), dtype="float32")
+
+
+def mixture(centres: numpy.ndarray, deviation: float) -> Target:
+    """Equal Gaussians of standard ``deviation`` about ``centres`` (k, d)."""
+
+    def draw(n: int, rng: Any) -> Array:
+        chosen = backend.asarray(centres, dtype="float32").take(rng.integers(0, len(centres), size=n), axis=0)
+        return chosen + rng.standard_normal(chosen.shape, dtype="float32") * deviation
+
+    return draw
+
+
+def swiss_roll(n: int, rng: Any) -> Array:
+    """A spiral of one and a half turns, in two dimensions."""
+    t = (1.5 + 3 * rng.random(n, dtype="float32")) * math.pi
+    roll = backend.xp.stack((t * backend.xp.cos(t), t * backend.xp.sin(t)), axis=1)
+    return (roll + 0.25 * rng.standard_normal((n, 2), dtype="float32")) / 7.5
+
+
+bimodal = mixture(BIMODAL, 0.5)
+eight_gaussians = mixture(EIGHT, 0.02)
+twenty_five_gaussians = mixture(TWENTY_FIVE, 0.05)
+
+
+# --- Training on them ---------------------------------------------------------------------------
+
+# One dimension wants a one-sided penalty: where the generator has arrived there is no slope left to have, and the
+# two-sided one would still ask for 1 and drive it away again.
+LINE = Settings(
+    iterations=800,
+    batch_size=256,
+    critic_steps=5,
+    learning_rate=2e-3,
+    penalty="one-sided-squared",
+    critic=(32, 32),
+    generator=(32, 32),
+    output=None,
+    noise="uniform",
+    noise_dim=1,
+)
+PLANE = replace(
+    LINE,
+    iterations=1000,
+    critic_steps=3,
+    learning_rate=4e-3,
+    penalty_weight=1.0,
+    clip=0.1,
+    critic=(64, 64),
+    generator=(64, 64),
+    noise="normal",
+    noise_dim=2,
+)
+
+
+def scaled(settings: Settings, scale: float) -> Settings:
+    """The same settings with ``scale`` times the iterations."""
+    return replace(settings, iterations=max(20, round(settings.iterations * scale)))
+
+
+@dataclass
+class Trained:
+    """A model after its training: its figures at every iteration, and what was looked at on the way."""
+
+    model: WGANGP
+    l1: numpy.ndarray
+    slope: numpy.ndarray
+    seconds: float
+    seen: list[tuple[int, Any]] = field(default_factory=list)
+
+    def samples(self, n: int = 4000) -> numpy.ndarray:
+        return backend.to_numpy(self.model.generate(n))
+
+    def scores(self, points: numpy.ndarray) -> numpy.ndarray:
+        """D (n,) at points (n, d)."""
+        with no_grad():
+            return backend.to_numpy(self.model.critic(backend.asarray(points, dtype="float32")))[:, 0]
+
+    @property
+    def iterations(self) -> numpy.ndarray:
+        return numpy.arange(1, len(self.l1) + 1)
+
+
+def train(
+    settings: Settings,
+    draw: Target,
+    what: str,
+    look: Callable[[WGANGP], Any] | None = None,
+    times: int = 4,
+) -> Trained:
+    """Train on samples of ``draw``, under a progress bar named ``what``; ``look`` at the model ``times`` times."""
+    dim = draw(1, backend.default_rng(0)).shape[1]
+    model, curves, seen = WGANGP(settings, draw, dim), [], []
+    start, every = time.perf_counter(), max(1, settings.iterations // times)
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
+            curves.append(backend.xp.stack(model.iteration()))
+            if look and i % every == 0:
+                seen.append((i, look(model)))
+    l1, slope = backend.to_numpy(backend.xp.stack(curves)).T
+    return Trained(model, l1, slope, time.perf_counter() - start, seen)
+
+
+def real(draw: Target, n: int = 4000, seed: int = 99) -> numpy.ndarray:
+    """Fresh samples of a target."""
+    return backend.to_numpy(draw(n, backend.default_rng(seed)))
+
+
+def end(curve: numpy.ndarray) -> float:
+    """The mean of a curve's last twentieth."""
+    return float(curve[-max(1, len(curve) // 20) :].mean())
