@@ -106,6 +106,7 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
     noise = NOISES[settings.noise](numpy.random.default_rng([settings.seed, 1]), (settings.grid**2, settings.noise_dim))
     fixed_noise = backend.asarray(noise)
     history, snapshots, status = History(), [], 0
+    slope_name = {"gradient": "gradient norm", "difference": "difference quotient"}[settings.slope]
 
     (out / "samples").mkdir(parents=True, exist_ok=True)
     with replacing(out / "settings.json") as part:
@@ -128,7 +129,7 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
         numpy.errstate(over="ignore", invalid="ignore"),  # divergence is found in the figures, and told in one line
     ):
         table = csv.writer(file)
-        table.writerow(("iteration", "l1", "gradient_norm"))
+        table.writerow(("iteration", "l1", slope_name.replace(" ", "_")))
         try:
             snapshot(0)
             for iteration in range(1, settings.iterations + 1):
@@ -138,7 +139,7 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
                 if due or iteration % every == 0:
                     row = history.read()
                     table.writerow(row)
-                    bar.set_postfix_str(f"L1 {row[1]:.3f}, gradient norm {row[2]:.3f}", refresh=False)
+                    bar.set_postfix_str(f"L1 {row[1]:.3f}, {slope_name} {row[2]:.3f}", refresh=False)
                 bar.update()
                 if due:
                     snapshot(iteration)
@@ -153,12 +154,12 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
             status = DIVERGED
     seconds = time.perf_counter() - start
     figures.save_progress(out / "progress.png", snapshots)
-    figures.save_curves(out / "curves.png", history.rows)
+    figures.save_curves(out / "curves.png", history.rows, slope_name)
     if history.rows:
         iteration, l1, slope = history.rows[-1]
         print(
             f"{'interrupted after ' if status == INTERRUPTED else ''}{iteration:,} iterations in {seconds:.1f} s"
-            f" ({1000 * seconds / iteration:.1f} ms each), L1 {l1:.3f}, gradient norm {slope:.3f}:"
+            f" ({1000 * seconds / iteration:.1f} ms each), L1 {l1:.3f}, {slope_name} {slope:.3f}:"
             f" see {out / 'progress.png'}"
         )
     return status

@@ -45,14 +45,14 @@ def save_progress(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) ->
         figure.savefig(part)
 
 
-def save_curves(path: Path, rows: Sequence[tuple[int, float, float]]) -> None:
+def save_curves(path: Path, rows: Sequence[tuple[int, float, float]], slope_name: str) -> None:
     """L1 and the critic's mean slope over the iterations, one above the other; rows of (iteration, L1, slope)."""
     iteration, l1, slope = numpy.array(rows).reshape(-1, 3).T
     save_panels(
         path,
         [
             lines("", {"": (iteration, l1)}, "", "L1 = mean D(fake) - mean D(real)", marks=[0]),
-            lines("", {"": (iteration, slope)}, "iteration", "the critic's mean slope", marks=[1]),
+            lines("", {"": (iteration, slope)}, "iteration", f"mean {slope_name}", marks=[1]),
         ],
         columns=1,
         size=(8, 3),
@@ -134,16 +134,15 @@ def plane(
     return draw
 
 
-def bars(title: str, values: dict[str, float], mark: float | None = None) -> Panel:
-    """One horizontal bar for each name, with its value at the end."""
+def bars(title: str, values: dict[str, float]) -> Panel:
+    """One horizontal bar for each name, with its value at the end; on a logarithmic scale where they differ by far."""
 
     def draw(axes: Axes) -> None:
-        finite = {name: v for name, v in values.items() if numpy.isfinite(v)}
-        axes.barh(list(values), [finite.get(name, 0) for name in values], color="tab:blue", alpha=0.7)
-        for i, v in enumerate(values.values()):
-            axes.text(0, i, f" {v:.3g}", va="center", fontsize=8)
-        if mark is not None:
-            axes.axvline(mark, linewidth=0.8, color="gray", linestyle="--")
+        drawn = axes.barh(list(values), list(values.values()), color="tab:blue", alpha=0.7)
+        axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+        axes.margins(x=0.2)
+        if min(values.values()) > 0 and max(values.values()) > 50 * min(values.values()):
+            axes.set_xscale("log")
         axes.invert_yaxis()
         axes.tick_params(labelsize=8)
         axes.set(title=title)

@@ -1,4 +1,4 @@
-"""WGAN-GP: its settings, one iteration, and the two figures that tell how it goes."""
+"""WGAN-GP and its kin: the settings, one iteration, and the two figures that tell how it goes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,10 +190,10 @@ CONSTRAINTS: dict[str, Callable[[WGANGP], None]] = {
 
 
 class History:
-    """L1 and the mean gradient norm of every iteration, averaged over the iterations between two readings.
+    """L1 and the critic's mean slope at every iteration, averaged over the iterations between two readings.
 
     ``add`` keeps them on the device; ``read`` fetches those since the last reading in one go and returns a row
-    (iteration, L1, gradient norm), which it also keeps in ``rows``.
+    (iteration, L1, slope), which it also keeps in ``rows``.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class History:
             self._unread.clear()
             for l1, slope in values:
                 self.iteration += 1
-                figures = f"L1 {l1:.4g} and gradient norm {slope:.4g} at iteration {self.iteration}"
+                figures = f"L1 {l1:.4g} and slope {slope:.4g} at iteration {self.iteration}"
                 if not numpy.isfinite([l1, slope]).all():
                     raise Diverged(f"training diverged: {figures}; last finite: {self._last}")
                 self._last = figures

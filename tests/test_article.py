@@ -55,8 +55,9 @@ def test_fight(section):
 
 def test_unconstrained(section):
     says = section("unconstrained", 0.3)
-    assert says["largest L1, none"] > 10 * says["largest L1, penalty"]
-    assert says["largest L1, sigmoid"] <= 1 + 1e-6
+    assert says["last L1, critic alone, none"] > 10 * says["last L1, critic alone, penalty"]
+    assert says["last L1, critic alone, sigmoid"] <= 1
+    assert says["largest L1 in the fight, none"] > 10 * says["largest L1 in the fight, penalty"]
     assert says["last gradient, sigmoid"] < 1e-6 < 0.01 < says["last gradient, penalty"]
     assert says["distance, sigmoid"] > 4 > 1 > says["distance, penalty"]
 

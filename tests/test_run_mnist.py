@@ -122,6 +122,12 @@ def test_presets_and_flags_over_them(tmp_path, images):
     assert (settings["penalty_weight"], settings["betas"], settings["iterations"]) == (5, [0.1, 0.2], 6)
 
 
+def test_what_a_run_says_of_the_slope_is_what_it_measured(tmp_path, images, capsys):
+    run(*TINY, "--data", images, "--out", tmp_path, "--slope", "difference")
+    assert "difference quotient" in capsys.readouterr().out
+    assert rows(tmp_path)[0] == ["iteration", "l1", "difference_quotient"]
+
+
 def test_help_reads_with_defaults(capsys):
     with pytest.raises(SystemExit) as exit:
         run("--help")

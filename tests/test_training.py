@@ -171,7 +171,7 @@ def test_history_finds_the_first_figure_that_is_not_finite(bad):
     history = History()
     for l1 in (1.0, 2.5, bad, bad):
         history.add(np.float32(l1), np.float32(1))
-    with pytest.raises(Diverged, match=r"at iteration 3; last finite: L1 2.5 and gradient norm 1 at iteration 2"):
+    with pytest.raises(Diverged, match=r"at iteration 3; last finite: L1 2.5 and slope 1 at iteration 2"):
         history.read()
     assert history.rows == []
 
