@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigan as mg
-from minigan import backend
+from minigan import backend, toys
 from minigan.data import sampler
-from minigan.training import WGANGP, Settings
+from minigan.training import WGANGP, History, Settings
 from tests.cases import CASES, cases
 from tests.checking import gradients
 from tests.standin import DeviceArray, StandIn, unwrap, wrap
@@ -126,6 +126,11 @@ def test_cupy_has_all_that_an_iteration_calls(monkeypatch, cupy):
         {"game": "gan", "where": "real", "hidden": "leaky_relu"},
     ):
         gan(Settings(**{**vars(SMALL), **others})).iteration()
+    for target in (toys.normal, toys.bimodal, toys.eight_gaussians, toys.twenty_five_gaussians, toys.swiss_roll):
+        assert isinstance(target(5, backend.default_rng(0)), DeviceArray)
+    history = History()
+    history.add(*model.iteration())
+    assert history.read()[0] == 1
 
 
 @pytest.mark.parametrize("name", CASES)
