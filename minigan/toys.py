@@ -15,6 +15,7 @@ import numpy
 from tqdm import tqdm
 
 from . import backend
+from .autodiff import grad
 from .backend import Array
 from .tensor import no_grad
 from .training import WGANGP, Settings
@@ -29,6 +30,16 @@ BIMODAL = numpy.array([[-2.0], [1.5]])
 def normal(n: int, rng: Any) -> Array:
     """N(0, 1), in one dimension."""
     return rng.standard_normal((n, 1), dtype="float32")
+
+
+def tilted(tilt: float) -> Target:
+    """The density 1 + tilt (x - 1/2) on [0, 1], in one dimension, by inverting its distribution function."""
+
+    def draw(n: int, rng: Any) -> Array:
+        u = rng.random((n, 1), dtype="float32")
+        return (tilt / 2 - 1 + backend.xp.sqrt((1 - tilt / 2) ** 2 + 2 * tilt * u)) / tilt
+
+    return draw
 
 
 def mixture(centres: numpy.ndarray, deviation: float) -> Target:
@@ -129,6 +140,20 @@ def train(
                 seen.append((i, look(model)))
     l1, slope = backend.to_numpy(backend.xp.stack(curves)).T
     return Trained(model, l1, slope, time.perf_counter() - start, seen)
+
+
+def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
+    """L1 at each step of a critic that learns while the generator stands still."""
+    model = WGANGP(settings, draw, 1)
+    n = settings.batch_size
+    l1 = [model.critic_step(draw(n, model.rng), model.generate(n))[0] for _ in range(steps)]
+    return backend.to_numpy(backend.xp.stack(l1))
+
+
+def generator_gradient(model: WGANGP) -> float:
+    """The norm of the generator's gradient, all parameters together."""
+    loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
+    return float(sum((g.data**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
 
 
 def real(draw: Target, n: int = 4000, seed: int = 99) -> numpy.ndarray:

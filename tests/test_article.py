@@ -90,7 +90,7 @@ def test_plane(section):
 def test_the_command_line(tmp_path, capsys):
     assert article.main(["order", "divergences", "--scale", "0.1", "--out", str(tmp_path / "a")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("3. A neural distance: shuffling") and "2. KL, JS: " in out
+    assert out.startswith("3. A neural distance: over 200 orders") and "2. KL, JS: " in out
     names = {f"{name}.{kind}" for name in ("order", "divergences") for kind in ("png", "json")}
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
     assert "figures" in json.loads((tmp_path / "a" / "order.json").read_text())
@@ -151,7 +151,8 @@ def test_modes_and_steepest_pair():
 
 
 @pytest.mark.parametrize(
-    "draw, d", [(toys.normal, 1), (toys.bimodal, 1), (toys.eight_gaussians, 2), (toys.swiss_roll, 2)]
+    "draw, d",
+    [(toys.normal, 1), (toys.bimodal, 1), (toys.eight_gaussians, 2), (toys.swiss_roll, 2), (toys.tilted(1), 1)],
 )
 def test_targets(draw, d):
     samples = draw(5000, np.random.default_rng(0))
