@@ -84,21 +84,25 @@ def _adam_step(g: Array, beta1: float, beta2: float, rate: float, eps: float, p:
 def _usable_cupy() -> ModuleType:
     try:
         import cupy
-    except ImportError:
+    except ImportError as error:
+        installed = not isinstance(error, ModuleNotFoundError)
         raise DeviceError(
-            "CuPy is not installed; install it with: pip install 'cupy-cuda13x[ctk]'"
-            " (for a driver older than CUDA 13: 'cupy-cuda12x[ctk]')"
+            (f"CuPy does not import ({_first_line(error)})" if installed else "CuPy is not installed")
+            + "; install it with: pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
         ) from None
     try:  # a kernel compiled and a matrix product run: a device that is only listed is not yet usable
         ones = cupy.ones((2, 2), dtype=cupy.float32)
         float(((ones + 1) @ ones).sum())
     except (RuntimeError, ImportError, OSError, MemoryError, cupy.cuda.compiler.CompileException) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DeviceError(
-            f"CuPy {cupy.__version__} finds no usable CUDA device ({reason[0]}); it needs an NVIDIA GPU, its"
+            f"CuPy {cupy.__version__} finds no usable CUDA device ({_first_line(error)}); it needs an NVIDIA GPU, its"
             " driver, and the CuPy package for that driver's CUDA version"
         ) from None
     return cupy
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip(" =")), type(error).__name__)
 
 
 def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:

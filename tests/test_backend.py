@@ -66,6 +66,14 @@ def test_without_cupy_the_error_says_what_to_install(monkeypatch):
     assert "\n" not in str(error.value) and backend.xp is np
 
 
+def test_a_cupy_that_does_not_import_is_told_apart(monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('====\\nlibcudart.so: cannot open\\n====')")
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(backend.DeviceError, match=r"CuPy does not import \(libcudart.so: cannot open\); install it"):
+        backend.use("gpu")
+
+
 def test_with_cupy_but_no_device_the_error_says_so(cupy):
     if cupy.is_available():
         pytest.skip("this machine has a CUDA device")
