@@ -81,6 +81,16 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, how, suffix):
     assert "\n" not in str(error.value)
 
 
+def test_no_more_is_unpacked_than_the_header_announces(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx() + bytes(1 << 26)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="announces 60 bytes .* holds more"):
+        load_images(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 8e6
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:30] + b"\xff" * 9 + b[39:], lambda b: idx()])
 def test_a_damaged_gzip_file_is_named(tmp_path, damage):
     path = tmp_path / "train-images-idx3-ubyte.gz"

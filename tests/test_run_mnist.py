@@ -269,6 +269,24 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, i
     assert (out / "curves.png").exists() and (out / "progress.png").exists()
 
 
+def test_a_checkpoint_is_never_written_with_parameters_that_are_not_finite(tmp_path, images, capsys, monkeypatch):
+    """L1 is taken before the step: the last update may spoil the parameters, and no figure show it."""
+    iteration, calls = WGANGP.iteration, []
+
+    def spoiling(model):
+        figures = iteration(model)
+        calls.append(1)
+        if len(calls) == 6:
+            model.generator.parameters()[0].data[...] = np.nan
+        return figures
+
+    monkeypatch.setattr(WGANGP, "iteration", spoiling)
+    assert run(*TINY, "--data", images, "--out", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "the generator's parameters are no longer finite" in error and "keeps iteration 3" in error
+    assert checkpoint.load(tmp_path / "checkpoint.npz").iteration == 3
+
+
 def test_a_learning_rate_that_diverges_ends_in_one_line(tmp_path, images, capsys):
     assert run(*TINY, "--data", images, "--out", tmp_path, "--learning-rate", "1e30") == 1
     error = capsys.readouterr().err
