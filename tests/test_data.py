@@ -85,7 +85,7 @@ def test_no_more_is_unpacked_than_the_header_announces(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx() + bytes(1 << 26)))
     tracemalloc.start()
-    with pytest.raises(DataError, match="announces 60 bytes .* holds more"):
+    with pytest.raises(DataError, match=r"announces 60 bytes .* holds more"):
         load_images(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 8e6
     tracemalloc.stop()
