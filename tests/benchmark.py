@@ -1,0 +1,155 @@
+"""How fast, against the libraries that are installed beside it: ``python -m tests.benchmark --help``."""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from minigan import backend, figures
+from tests.peers import BUILDERS, SIZES, Size, build_minigan, critic_gradients
+
+PACKAGES = {"PyTorch": "torch", "JAX": "jax"}
+SECONDS = 0.4  # at least so long is every library timed in every round
+
+
+def installed() -> list[str]:
+    return [name for name in BUILDERS if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])]
+
+
+def check_gradients(size: Size) -> None:
+    """Assert that every library computes the same critic gradients, to float32 accuracy, on one batch."""
+    rng, (critic, _) = np.random.default_rng(0), size.networks
+    weights = [
+        (rng.normal(0, (2 / a) ** 0.5, (a, b)).astype("float32"), rng.normal(0, 0.1, b).astype("float32"))
+        for a, b in pairwise(critic)
+    ]
+    real, fake, eps = (rng.random((size.batch, d), dtype="float32") for d in (784, 784, 1))
+    ours = flat(critic_gradients("minigan", weights, real, fake, eps))
+    for name in installed():
+        if name in PACKAGES:
+            theirs = flat(critic_gradients(name, weights, real, fake, eps))
+            error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
+            assert error < 1e-3, f"{name}: the critic's gradients are {error:.1e} off"
+
+
+def flat(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([a.ravel() for a in arrays])
+
+
+def milliseconds(size: Size, names: list[str], device: str, rounds: int) -> dict[str, float]:
+    """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``."""
+    built = {name: BUILDERS[name](size, device) for name in names}
+    counts, times = {}, {name: [] for name in names}
+    for name, (iteration, wait) in built.items():
+        for _ in range(3):
+            iteration()
+        counts[name] = max(1, round(SECONDS / timed(iteration, wait, 2)))
+    for _ in range(rounds):
+        for name, (iteration, wait) in built.items():
+            times[name].append(1000 * timed(iteration, wait, counts[name]))
+    return {name: median(values) for name, values in times.items()}
+
+
+def timed(iteration, wait, count: int) -> float:
+    wait()
+    start = time.perf_counter()
+    for _ in range(count):
+        iteration()
+    wait()
+    return (time.perf_counter() - start) / count
+
+
+def process(name: str, device: str) -> tuple[float, float]:
+    """Seconds and peak MiB of a whole process: imports, the data, 50 iterations of the article's size."""
+    start = time.perf_counter()
+    child = [sys.executable, "-m", "tests.benchmark", "--child", name, "--device", device]
+    peak = subprocess.run(child, check=True, capture_output=True, text=True).stdout.split()[-1]
+    return time.perf_counter() - start, int(peak) / 1024
+
+
+def run_child(name: str, device: str) -> None:
+    """What ``process`` times; prints the peak memory of this process in KiB, which Linux keeps for it."""
+    iteration, wait = BUILDERS[name](SIZES["article"], device)
+    for _ in range(50):
+        iteration()
+    wait()
+    print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def growth(device: str, rounds: int, picture: Path) -> None:
+    """Milliseconds an iteration over batch size and width, and memory over 20,000 iterations."""
+    base = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), steps=1)
+    panels = []
+    for what, values in (("batch size", (32, 64, 128, 256, 512, 1024)), ("width", (128, 256, 512, 1024, 2048))):
+        took = {}
+        for n in values:
+            size = replace(base, batch=n) if what == "batch size" else replace(base, critic=(n, n), generator=(n, n))
+            took[n] = milliseconds(size, ["minigan", "floor"], device, rounds)
+            print(f"{what} {n}: {took[n]['minigan']:.2f} ms, the floor {took[n]['floor']:.2f}")
+        curves = {name: (list(took), [t[name] for t in took.values()]) for name in ("minigan", "floor")}
+        panels.append(figures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
+    iteration, _ = build_minigan(replace(base, critic=(16,), generator=(16,), batch=8), device)
+    memory = {}
+    for i in range(1, 20_001):
+        iteration()
+        if i in (1_000, 5_000, 10_000, 20_000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory[i] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+            print(f"after {i:,} iterations: {memory[i]:.1f} MiB")
+    panels.append(figures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figures.save_panels(picture, panels, columns=3)
+    print(picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
+    parser.add_argument("--rounds", type=int, default=5, help="each times every library once [5]")
+    parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
+    parser.add_argument("--child", choices=BUILDERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return run_child(args.child, args.device)
+    if args.growth:
+        return growth(args.device, args.rounds, Path("out/growth.png"))
+
+    names = installed()
+    missing = [name for name in BUILDERS if name not in names]
+    print(
+        f"{os.cpu_count()} cores, NumPy {np.__version__}"
+        + (f"; not installed: {', '.join(missing)}" if missing else "")
+    )
+    print("\nmilliseconds an iteration, and what minigan takes of it\n")
+    print(
+        "| size | "
+        + " | ".join(names)
+        + " | minigan / floor | outside products |"
+        + "".join(f" minigan / {name} |" for name in names if name in PACKAGES)
+    )
+    print("|---" * (len(names) + 3 + sum(name in PACKAGES for name in names)) + "|")
+    for label, size in SIZES.items():
+        check_gradients(size)
+        took = milliseconds(size, names, args.device, args.rounds)
+        ours, floor = took["minigan"], took["floor"]
+        ratios = "".join(f" {ours / took[name]:.2f} |" for name in names if name in PACKAGES)
+        cells = " | ".join(f"{took[name]:.2f}" for name in names)
+        print(f"| {label} | {cells} | {ours / floor:.2f} | {1 - floor / ours:.0%} |{ratios}", flush=True)
+    print("\na whole process, 50 iterations of the article's size\n\n| | seconds | peak MiB |\n|---|---|---|")
+    for name in names:
+        if name != "floor":
+            seconds, peak = process(name, args.device)
+            print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
+    backend.use("cpu")
+
+
+if __name__ == "__main__":
+    main()
