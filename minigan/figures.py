@@ -7,6 +7,7 @@ import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.ticker import NullFormatter
 
 from .checkpoint import replacing
 
@@ -93,6 +94,7 @@ def lines(
         for y in marks:
             axes.axhline(y, linewidth=0.8, color="gray", linestyle="--")
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=scale[0], yscale=scale[1])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         if any(curves):
             axes.legend(fontsize=7)
