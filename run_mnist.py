@@ -30,7 +30,7 @@ CHUNK = 10_000  # samples that --generate computes at a time
 
 def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str, Any]]:
     """The parser, the flags about where and on what, and the settings that were given by preset or by flag."""
-    count, positive = number(int, 1), number(float, 0, above=True)
+    count, positive = number(int, 1, 10**9), number(float, 0, above=True)  # beyond 10^9 NumPy's own sizes overflow
     parser = Parser(
         prog="run_mnist.py",
         description="Train a WGAN-GP on MNIST and watch the digits appear, or generate digits from a trained one.",

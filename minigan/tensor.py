@@ -102,8 +102,8 @@ def no_grad() -> Any:
 def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callable[..., Callable[..., Tensor]]:
     """Turn a function of arrays into a function of Tensors that records how its result was made.
 
-    The function's parameters without a default are its operands: Tensors, or constants (arrays and Python numbers, to
-    which no gradient flows). Those with a default are static: axes, shapes, slopes.
+    The function's parameters without a default are its operands, given by position: Tensors, or constants (arrays and
+    Python numbers, to which no gradient flows). Those with a default are static: axes, shapes, slopes.
 
     For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *operands, **static)`` takes
     the gradient ``g`` with respect to the result ``out`` and returns the one with respect to that operand, in its shape
@@ -117,6 +117,9 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
         @wraps(forward)
         def op(*args: Any, **static: Any) -> Tensor:
             args, extra = args[: len(vjps)], args[len(vjps) :]
+            if not static.keys() <= defaults.keys():
+                wrong = ", ".join(sorted(static.keys() - defaults.keys()))
+                raise TypeError(f"{op.__name__}: got {wrong} by keyword; expected operands by position")
             arrays = [
                 a.data if isinstance(a, Tensor) else a.item() if isinstance(a, numpy.generic) else a for a in args
             ]

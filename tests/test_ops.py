@@ -188,3 +188,7 @@ def test_other_errors():
         SMALL**SMALL
     with pytest.raises(TypeError):
         ops.exp(SMALL, 1)
+    with pytest.raises(TypeError, match="linear: got b, w by keyword; expected operands by position"):
+        ops.linear(SMALL, w=SMALL, b=SMALL)
+    with pytest.raises(TypeError, match="relu: got slope by keyword"):
+        ops.relu(SMALL, slope=1)

@@ -144,15 +144,26 @@ def test_help_reads_with_defaults(capsys):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--iterations", "0"], "argument --iterations: expected a whole number of at least 1, got '0'"),
-        (["--batch-size", "2.5"], "argument --batch-size: expected a whole number of at least 1, got '2.5'"),
+        (
+            ["--iterations", "0"],
+            "argument --iterations: expected a whole number of at least 1 and below 1000000000, got '0'",
+        ),
+        (
+            ["--batch-size", "2.5"],
+            "argument --batch-size: expected a whole number of at least 1 and below 1000000000, got '2.5'",
+        ),
+        (["--batch-size", "9" * 20], "at least 1 and below 1000000000, got '99999999999999999999'"),
+        (["--generate", "9" * 20], "at least 1 and below 1000000000, got '99999999999999999999'"),
         (["--learning-rate", "0"], "argument --learning-rate: expected a number above 0, got '0'"),
         (["--learning-rate", "nan"], "argument --learning-rate: expected a number above 0, got 'nan'"),
         (["--learning-rate", "inf"], "argument --learning-rate: expected a number above 0, got 'inf'"),
         (["--betas", "0.5", "1"], "argument --betas: expected a number of at least 0 and below 1, got '1'"),
         (["--betas", "0.5"], "argument --betas: expected 2 arguments"),
         (["--lambda", "-1"], "argument --lambda: expected a number of at least 0, got '-1'"),
-        (["--critic", "8", "0"], "argument --critic: expected a whole number of at least 1, got '0'"),
+        (
+            ["--critic", "8", "0"],
+            "argument --critic: expected a whole number of at least 1 and below 1000000000, got '0'",
+        ),
         (["--penalty", "cubic"], "argument --penalty: invalid choice: 'cubic' (choose from"),
         (["--game", "chess"], "argument --game: invalid choice: 'chess' (choose from"),
         (["--where", "here"], "argument --where: invalid choice: 'here' (choose from"),
@@ -161,7 +172,10 @@ def test_help_reads_with_defaults(capsys):
         (["--preset", "fast"], "argument --preset: invalid choice: 'fast' (choose from"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu' (choose from"),
         (["--seed", "-1"], "argument --seed: expected a whole number of at least 0, got '-1'"),
-        (["--generate", "0"], "argument --generate: expected a whole number of at least 1, got '0'"),
+        (
+            ["--generate", "0"],
+            "argument --generate: expected a whole number of at least 1 and below 1000000000, got '0'",
+        ),
         (["--iteration-count", "3"], "unrecognized arguments: --iteration-count 3"),
     ],
 )
@@ -210,7 +224,9 @@ def test_gpu_without_a_gpu(capsys, monkeypatch):
 
 def test_sizes_beyond_memory(tmp_path, images, capsys):
     out = tmp_path / "out"
-    assert "not enough memory" in fails(capsys, *TINY, "--data", images, "--out", out, "--critic", 10**13)
+    most = 10**9 - 1
+    for flags in (["--critic", most, most], ["--batch-size", most, "--critic-steps", most], ["--noise-dim", most]):
+        assert "not enough memory" in fails(capsys, *TINY, "--data", images, "--out", out / flags[0], *flags)
 
 
 def test_a_checkpoint_that_cannot_be_used(tmp_path, images, capsys):
