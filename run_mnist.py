@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from minigan import backend, figures
 from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing, save
-from minigan.cli import InputError, Parser, number
+from minigan.cli import INTERRUPTED, InputError, Parser, number, one_line_errors
 from minigan.data import MNIST, DataError, load_images, sampler
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, SLOPES, WHERE
 from minigan.training import CONSTRAINTS, DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
 
-DIVERGED, INTERRUPTED = 1, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
+DIVERGED = 1  # the exit status
 CHUNK = 10_000  # samples that --generate computes at a time
 
 
@@ -58,9 +58,9 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--game", f"the two losses: {', '.join(GAMES)}", choices=GAMES, metavar="NAME")
     forms = [*FORMS, "none"]
     setting("--penalty", f"on the critic's slope: {', '.join(forms)}", choices=forms, metavar="FORM")
-    setting("--where", f"it looks: {', '.join(WHERE)}", choices=WHERE, metavar="WHERE")
-    setting("--slope", f"how it is measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
-    setting("--constraint", f"besides it: {', '.join(CONSTRAINTS)}", choices=CONSTRAINTS, metavar="NAME")
+    setting("--where", f"where the penalty looks: {', '.join(WHERE)}", choices=WHERE, metavar="WHERE")
+    setting("--slope", f"how the slope is measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
+    setting("--constraint", f"besides the penalty: {', '.join(CONSTRAINTS)}", choices=CONSTRAINTS, metavar="NAME")
     setting("--lambda", "the penalty's weight", "penalty_weight", type=number(float, 0), metavar="X")
     setting("--critic", "widths of the critic's hidden layers", type=count, nargs="*", metavar="N")
     setting("--generator", "widths of the generator's hidden layers", type=count, nargs="*", metavar="N")
@@ -189,20 +189,9 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     parser, args, given = parse(argv)
-    try:
+    with one_line_errors(parser, args, DataError, CheckpointError):
         backend.use(args.device)
         return sample(given, args) if args.generate else train(replace(Settings(), **given), args)
-    except backend.DeviceError as error:
-        parser.error(f"--device {args.device}: {error}")
-    except (InputError, DataError, CheckpointError) as error:
-        parser.error(str(error))
-    except MemoryError as error:
-        parser.error(f"not enough memory for these sizes: {error}")
-    except OSError as error:
-        parser.error(f"--out {args.out}: {error.strerror or error} ({error.filename})")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy
 
 from . import backend, figures, toys
 from .checkpoint import replacing
-from .cli import Parser, number
+from .cli import Parser, number, one_line_errors
 from .losses import GAMES
 from .metrics import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
 from .nn import MLP
@@ -263,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.sections:
         if name not in SECTIONS:
             parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
-    try:
+    with one_line_errors(parser, args):
         backend.use(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         for name in args.sections or SECTIONS:
@@ -274,13 +274,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
             for what, value in says.items():
                 print(f"    {what}: {_words(value)}")
-    except backend.DeviceError as error:
-        parser.error(f"--device {args.device}: {error}")
-    except OSError as error:
-        parser.error(f"--out {args.out}: {error.strerror or error} ({error.filename})")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -2,10 +2,14 @@
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-BAD_INPUT = 2
+from .backend import DeviceError
+
+BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
 
 
 class InputError(ValueError):
@@ -17,6 +21,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+@contextmanager
+def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[ValueError]) -> Iterator[None]:
+    """End the program in one line on bad input, of the kinds given or of a device, file or size, and on Ctrl-C.
+
+    ``args`` has the flags ``device`` and ``out``, which the line names.
+    """
+    try:
+        yield
+    except DeviceError as error:
+        parser.error(f"--device {args.device}: {error}")
+    except (InputError, *bad_input) as error:
+        parser.error(str(error))
+    except MemoryError as error:
+        parser.error(f"not enough memory for these sizes: {error}")
+    except OSError as error:
+        parser.error(f"--out {args.out}: {error.strerror or error} ({error.filename})")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:

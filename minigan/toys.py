@@ -1,6 +1,6 @@
 """Distributions in one and two dimensions, and training on them.
 
-A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional ones are those of
+A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional ones follow
 Gulrajani et al. 2017 (arXiv 1704.00028), figure 1.
 """
 
@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -107,7 +107,7 @@ class Trained:
     l1: numpy.ndarray
     slope: numpy.ndarray
     seconds: float
-    seen: list[tuple[int, Any]] = field(default_factory=list)
+    seen: list[tuple[int, Any]]
 
     def samples(self, n: int = 4000) -> numpy.ndarray:
         return backend.to_numpy(self.model.generate(n))

@@ -111,6 +111,22 @@ def test_bad_input_ends_in_one_line(capsys, flags, message):
     assert exit.value.code == 2 and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "raised, status, message",
+    [(KeyboardInterrupt(), 130, "interrupted"), (MemoryError("8 TiB"), 2, "not enough memory for these sizes: 8 TiB")],
+)
+def test_what_ends_a_section_ends_in_one_line(tmp_path, capsys, monkeypatch, raised, status, message):
+    def section(path, scale):
+        """0. Nothing: it fails."""
+        raise raised
+
+    monkeypatch.setattr(article, "SECTIONS", {"section": section})
+    with pytest.raises(SystemExit) as exit:
+        article.main(["--out", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert exit.value.code == status and message in error and error.count("\n") == 1
+
+
 # --- The measures -------------------------------------------------------------------------------
 
 
