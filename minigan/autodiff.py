@@ -1,9 +1,12 @@
 """The derivative of anything with respect to anything, by one reverse sweep."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import attrgetter
 
-from . import backend
+from . import backend, ops
 from .backend import Array
+from .ops import RowProduct
 from .tensor import Tensor, recording
 
 
@@ -36,42 +39,52 @@ def grad(
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
 
-    gradients: dict[Tensor, Tensor] = {}
-
-    def add(x: Tensor, g: Tensor) -> None:
-        gradients[x] = gradients[x] + g if x in gradients else g
-
     with recording(create_graph):
-        for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
-            add(y, _seed(i, y, g))
         path = _path(outputs, inputs)
+        parts: dict[Tensor, list[Tensor | RowProduct]] = {y: [] for y in path}
+        for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
+            parts.setdefault(y, []).append(_seed(i, y, g))
         for i, x in enumerate(inputs):
             if x not in path and not allow_unused:
                 raise ValueError(
                     f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None)"
                 )
-        for y in path:
-            g = gradients[y] if y in inputs else gradients.pop(y)
+        gradients: dict[Tensor, Tensor] = {}
+        for y in path:  # newest first, so that all parts of its gradient are there
+            g = _sum(parts.pop(y))
+            if y in inputs:
+                gradients[y] = g
             for x, vjp in zip(y.args, y.op.vjps if y.op else ()):
                 if isinstance(x, Tensor) and x in path:
-                    add(x, vjp(g, y, *y.args, **y.static))
+                    parts[x].append(vjp(g, y, *y.args, **y.static))
     return tuple(gradients.get(x) for x in inputs)
+
+
+def _sum(parts: list[Tensor | RowProduct]) -> Tensor:
+    """The sum of what the uses of one Tensor contribute to its gradient."""
+    tensors = [p for p in parts if isinstance(p, Tensor)]
+    products = [p for p in parts if isinstance(p, RowProduct)]
+    if products:
+        x, y = zip(*products)
+        tensors.append(ops.matmul_tn(ops.concatenate(x), ops.concatenate(y)))
+    return reduce(ops.add, tensors)
 
 
 def _path(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> dict[Tensor, None]:
     """The Tensors on a way from an output back to an input, newest first: a Tensor's operands are older than it."""
     oldest = min((x.birth for x in inputs), default=0)
-    reached, stack = set(), list(outputs)
+    operands: dict[Tensor, list[Tensor]] = {}
+    stack = list(outputs)
     while stack:
         y = stack.pop()
-        if y.birth >= oldest and y not in reached:
-            reached.add(y)
-            stack += y.inputs
-    path = set()
-    for y in sorted(reached, key=lambda y: y.birth):
-        if y in inputs or not path.isdisjoint(y.inputs):
-            path.add(y)
-    return dict.fromkeys(sorted(path, key=lambda y: -y.birth))
+        if y.birth >= oldest and y not in operands:
+            operands[y] = y.inputs
+            stack += operands[y]
+    path: dict[Tensor, None] = {}
+    for y in sorted(operands, key=attrgetter("birth")):
+        if y in inputs or not path.keys().isdisjoint(operands[y]):
+            path[y] = None
+    return dict(reversed(path.items()))
 
 
 def _seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:

@@ -24,6 +24,9 @@ def use(device: str) -> None:
     """
     global xp, sigmoid, softplus, adam_step
     if device == "cpu":
+        # glibc gives freed memory back to the system, and each iteration would fetch its megabytes anew, page by page,
+        # unless a block of nearly 32 MiB has been freed: from then on it keeps them for the next array (mallopt(3)).
+        numpy.empty(2**25 - 2**16, "uint8")
         xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, _adam_step
     elif device == "gpu":
         cupy = _usable_cupy()
@@ -64,15 +67,17 @@ def _softplus(x: Array) -> Array:
 
 
 def _adam_step(g: Array, beta1: float, beta2: float, rate: float, eps: float, p: Array, m: Array, v: Array) -> None:
-    """Update ``m``, ``v`` and ``p`` in place, a block at a time so that a dozen passes stay inside the cache."""
-    size = 16384
+    """m = beta1 m + g, v = beta2 v + g^2, p -= rate m / (sqrt(v) + eps): in place, for arrays contiguous in memory."""
+    size = 16384  # a block of each array and of t stay in the cache from one pass to the next
+    g, p, m, v = (a.reshape(-1) for a in (g, p, m, v))
+    scratch = numpy.empty(min(size, p.size), p.dtype)
     for start in range(0, p.size, size):
         gs, ps, ms, vs = (a[start : start + size] for a in (g, p, m, v))
+        t = scratch[: gs.size]
         ms *= beta1
-        ms += gs * (1 - beta1)
+        ms += gs
         vs *= beta2
-        t = gs * gs
-        t *= 1 - beta2
+        numpy.multiply(gs, gs, out=t)
         vs += t
         numpy.sqrt(vs, out=t)
         t += eps
@@ -114,8 +119,8 @@ def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:
             "T g, T beta1, T beta2, T rate, T eps",
             "T p, T m, T v",
             """
-            m = beta1 * m + (1 - beta1) * g;
-            v = beta2 * v + (1 - beta2) * g * g;
+            m = beta1 * m + g;
+            v = beta2 * v + g * g;
             p -= rate * m / (sqrt(v) + eps);
             """,
             "adam_step",

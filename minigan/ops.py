@@ -8,7 +8,7 @@ leaky_relu, maximum) it is a bare array: no gradient can flow to it, so nothing 
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import backend
 from .backend import Array
@@ -152,10 +152,10 @@ def maximum(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _keepdims(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Give ``g``, of the shape of a reduction of ``x``, the reduced axes back with size 1."""
-    if keepdims or g.ndim == x.ndim:
+    """Make ``g``, of the shape of a reduction of ``x``, broadcast to it: give back the reduced axes with size 1."""
+    if keepdims or g.ndim in (0, x.ndim):
         return g
-    axes = range(x.ndim) if axis is None else [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+    axes = [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
     return reshape(g, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
@@ -168,10 +168,16 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return x.sum(axis=axis, keepdims=keepdims)
 
 
+@primitive(
+    lambda g, out, x, axis, keepdims: broadcast_to(
+        _keepdims(g * (out.data.size / x.data.size), x, axis, keepdims), x.shape
+    ),
+    expects="axes of the array",
+)
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over ``axis`` (an int, a tuple of ints, or None for all)."""
-    total = sum(x, axis, keepdims)
-    return total / (x.data.size / total.data.size)
+    total = x.sum(axis=axis, keepdims=keepdims)
+    return total * (total.size / x.size)
 
 
 @primitive(
@@ -253,9 +259,24 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 # --- Matrix products: closed under differentiation, so that no transpose is ever copied ----------
 
 
+class RowProduct(NamedTuple):
+    """x^T y, not formed yet: a sum over rows, so that several add up in one product of their rows together.
+
+    A critic's weight has a gradient from its scores and another from its slope, and their sum is
+    x1^T y1 + x2^T y2 = [x1; x2]^T [y1; y2]: one pass over an array of the weight's size instead of three.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+def _row_product(x: Tensor, y: Tensor, w: Tensor) -> Tensor | RowProduct:
+    return RowProduct(x, y) if w.ndim == x.ndim == y.ndim == 2 else _fit(matmul_tn(x, y), w)
+
+
 @primitive(
     lambda g, out, x, y: _fit(matmul_nt(g, y), x),
-    lambda g, out, x, y: _fit(matmul_tn(x, g), y),
+    lambda g, out, x, y: _row_product(x, g, y),
     expects="(..., n, k) @ (..., k, m)",
 )
 def matmul(x: Tensor, y: Tensor) -> Tensor:
@@ -265,7 +286,7 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 
 @primitive(
     lambda g, out, x, y: _fit(matmul(g, y), x),
-    lambda g, out, x, y: _fit(matmul_tn(g, x), y),
+    lambda g, out, x, y: _row_product(g, x, y),
     expects="(..., n, k) @ (..., m, k) transposed",
 )
 def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
@@ -285,7 +306,7 @@ def matmul_tn(x: Tensor, y: Tensor) -> Tensor:
 
 @primitive(
     lambda g, out, x, w, b: _fit(matmul_nt(g, w), x),
-    lambda g, out, x, w, b: _fit(matmul_tn(x, g), w),
+    lambda g, out, x, w, b: _row_product(x, g, w),
     lambda g, out, x, w, b: _fit(g, b),
     expects="(n, in), (in, out) and (out,)",
 )

@@ -7,12 +7,7 @@ from .tensor import Tensor
 
 
 class Adam:
-    """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place.
-
-    With the first step the parameters move into one flat buffer, of which their ``data`` become views, and each moment
-    is one flat buffer too, so that a step is a few passes over long arrays however many parameters there are. Another
-    array of the same shape may be assigned to a parameter's ``data`` at any time: the next step takes its values over.
-    """
+    """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place: a step writes into each parameter's own array."""
 
     def __init__(
         self,
@@ -24,32 +19,22 @@ class Adam:
         self.parameters = list(parameters)
         self.lr, self.betas, self.eps = lr, betas, eps
         self.steps = 0
-        self.flat = backend.xp.concatenate([p.data.reshape(-1) for p in self.parameters])
-        self.m = backend.xp.zeros_like(self.flat)
-        self.v = backend.xp.zeros_like(self.flat)
-        self.gradient = backend.xp.empty_like(self.flat)
-        self._views = []
-        start = 0
-        for p in self.parameters:
-            end = start + p.data.size
-            self._views.append(self.flat[start:end].reshape(p.shape))
-            start = end
+        self.m = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
+        self.v = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Move every parameter against its gradient; ``grads`` has one Tensor of the same shape for each."""
         got, expected = [g.shape for g in grads], [p.shape for p in self.parameters]
         if got != expected:
             raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
-        for p, view in zip(self.parameters, self._views):
-            if p.data is not view:
-                view[...] = p.data
-                p.data = view
-        backend.xp.concatenate([g.data.reshape(-1) for g in grads], out=self.gradient)
         self.steps += 1
         beta1, beta2 = self.betas
-        # The published bias corrections m / c1 and v / c2, moved out of the pass over the arrays:
+        # To save passes over the arrays, ``m`` and ``v`` are the published moments divided by 1 - beta. That factor and
+        # the bias correction are then one, c = (1 - beta^t) / (1 - beta), and leave the arrays as well:
         # lr (m / c1) / (sqrt(v / c2) + eps) = (lr sqrt(c2) / c1) m / (sqrt(v) + eps sqrt(c2))
-        c1, root_c2 = 1 - beta1**self.steps, (1 - beta2**self.steps) ** 0.5
-        backend.adam_step(
-            self.gradient, beta1, beta2, self.lr * root_c2 / c1, self.eps * root_c2, self.flat, self.m, self.v
-        )
+        c1 = (1 - beta1**self.steps) / (1 - beta1)
+        root_c2 = ((1 - beta2**self.steps) / (1 - beta2)) ** 0.5
+        rate, eps = self.lr * root_c2 / c1, self.eps * root_c2
+        for p, g, m, v in zip(self.parameters, grads, self.m, self.v):
+            p.data = backend.xp.ascontiguousarray(p.data)  # itself, unless somebody assigned a transposed view
+            backend.adam_step(g.data, beta1, beta2, rate, eps, p.data, m, v)

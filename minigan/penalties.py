@@ -49,7 +49,7 @@ def difference_quotient(critic: Critic, y1: Array, y2: Array) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
-    return ops.reshape(x, (x.shape[0], -1))
+    return x if x.ndim == 2 else ops.reshape(x, (x.shape[0], -1))
 
 
 # Where: real and generated rows to the points looked at (the article, section "the result of the penalty").

@@ -116,13 +116,19 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
 
         @wraps(forward)
         def op(*args: Any, **static: Any) -> Tensor:
-            args, extra = args[: len(vjps)], args[len(vjps) :]
-            if not static.keys() <= defaults.keys():
+            if static and not static.keys() <= defaults.keys():
                 wrong = ", ".join(sorted(static.keys() - defaults.keys()))
                 raise TypeError(f"{op.__name__}: got {wrong} by keyword; expected operands by position")
-            arrays = [
-                a.data if isinstance(a, Tensor) else a.item() if isinstance(a, numpy.generic) else a for a in args
-            ]
+            args, extra = args[: len(vjps)], args[len(vjps) :]
+            arrays, dtypes, differentiable = [], [], False
+            for a in args:
+                if isinstance(a, Tensor):
+                    differentiable = differentiable or a.requires_grad
+                    a = a.data
+                    dtypes.append(a.dtype)
+                elif isinstance(a, numpy.generic):
+                    a = a.item()
+                arrays.append(a)
             try:
                 data = forward(*arrays, *extra, **static)
             except (ValueError, IndexError) as error:
@@ -130,16 +136,14 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
                 raise type(error)(f"{op.__name__}: got {', '.join(got)}; expected {expects}") from None
             if not isinstance(data, backend.xp.ndarray):  # NumPy reduces to scalars, CuPy to arrays
                 data = backend.asarray(data)
+            if dtypes.count(data.dtype) < len(dtypes):
+                got = " and ".join(str(getattr(a, "dtype", type(a).__name__)) for a in arrays)
+                raise TypeError(f"{op.__name__}: got {got}; expected operands of one dtype, to be kept")
             out = Tensor(data)
-            for a in args:
-                if isinstance(a, Tensor):
-                    if a.data.dtype != data.dtype:
-                        dtypes = " and ".join(str(getattr(b, "dtype", type(b).__name__)) for b in arrays)
-                        raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
-                    if a.requires_grad and _recording:
-                        out.requires_grad = True
-            if out.requires_grad:
-                out.op, out.args, out.static = op, args, {**defaults, **dict(zip(defaults, extra)), **static}
+            if differentiable and _recording:
+                out.requires_grad, out.op, out.args = True, op, args
+                if defaults:
+                    out.static = {**defaults, **dict(zip(defaults, extra)), **static}
             return out
 
         op.vjps = vjps

@@ -166,14 +166,15 @@ class WGANGP:
 
     def check_finite(self) -> None:
         """Raises Diverged where a parameter is not finite (on the GPU this waits for the device)."""
-        for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
-            if not backend.xp.isfinite(adam.flat).all():
+        for name, network in (("critic", self.critic), ("generator", self.generator)):
+            if not all(backend.xp.isfinite(p.data).all() for p in network.parameters()):
                 raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
 
 
 def _clip(model: WGANGP) -> None:
-    flat, c = model.critic_adam.flat, model.settings.clip
-    backend.xp.clip(flat, -c, c, out=flat)
+    c = model.settings.clip
+    for p in model.critic.parameters():
+        backend.xp.clip(p.data, -c, c, out=p.data)
 
 
 def _power_iteration(model: WGANGP) -> None:

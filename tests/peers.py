@@ -56,7 +56,7 @@ def build_minigan(size: Size, device: str) -> Built:
         noise_dim=size.noise,
     )
     model = WGANGP(settings, sampler(load_images()), 784)
-    return model.iteration, lambda: backend.to_numpy(model.critic_adam.flat[:1])
+    return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])
 
 
 def build_floor(size: Size, device: str) -> Built:

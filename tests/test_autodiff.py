@@ -70,6 +70,16 @@ def test_only_the_asked_for_path_is_computed(calls):
     assert calls == {("sum", 0): 1, ("linear", 0): 1, ("relu", 0): 1, ("linear", 1): 1}
 
 
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_all_uses_of_a_weight_add_up_in_one_product(uses, monkeypatch):
+    x, w = leaf(4, 3), leaf(3, 2)
+    products = []
+    monkeypatch.setattr(ops, "matmul_tn", lambda x, y, op=ops.matmul_tn: products.append(x.shape) or op(x, y))
+    (g,) = mg.grad(sum((i * (x @ w)).sum() for i in range(1, uses + 1)), w)
+    assert products == [(4 * uses, 3)]
+    np.testing.assert_allclose(g.data, sum(range(uses + 1)) * np.tile(x.data.sum(0)[:, None], 2))
+
+
 def test_a_branch_that_leads_nowhere_is_not_visited(calls):
     x, other = leaf(3), leaf(3)
     mg.grad((x * 2 + ops.exp(other)).sum(), x)

@@ -153,17 +153,22 @@ def test_adam_on_more_than_one_block():
     np.testing.assert_allclose(p.data, [scalar_adam(0.0, [x], 0.1, 0.9, 0.999, 1e-8) for x in g])
 
 
-def test_adam_works_in_place_on_one_flat_buffer_each():
+def test_adam_works_in_place():
     net = mg.nn.MLP([3, 4, 1], rng=0)
     adam = mg.optim.Adam(net.parameters())
-    buffers = adam.flat, adam.m, adam.v
-    grads = [mg.tensor(np.ones(p.shape, "float32")) for p in net.parameters()]
-    data = [p.data for p in net.parameters()]
-    adam.step(grads)
-    assert all(a is b for a, b in zip((adam.flat, adam.m, adam.v), buffers))
-    assert all(b.shape == (3 * 4 + 4 + 4 + 1,) and b.dtype == "float32" for b in buffers)
-    for p, before in zip(net.parameters(), data):
-        assert p.data.base is adam.flat and (p.data != before).all()
+    arrays = [*adam.m, *adam.v, *(p.data for p in net.parameters())]
+    before = [a.copy() for a in arrays]
+    adam.step([mg.tensor(np.ones(p.shape, "float32")) for p in net.parameters()])
+    assert all(a is b for a, b in zip([*adam.m, *adam.v, *(p.data for p in net.parameters())], arrays))
+    assert all(a.dtype == "float32" and (a != b).all() for a, b in zip(arrays, before))
+
+
+@pytest.mark.parametrize("n", [1, 16384, 50_000])
+def test_adam_moves_every_element_of_arrays_in_any_order(n):
+    p = mg.tensor(np.zeros((2, n)).T, requires_grad=True)
+    p.data = np.zeros((2, n)).T
+    mg.optim.Adam([p], lr=0.1).step([mg.tensor(np.ones((2, n)).T)])
+    np.testing.assert_allclose(p.data, np.full((n, 2), -0.1))
 
 
 def test_adam_takes_over_assigned_parameters():
