@@ -291,7 +291,9 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 )
 def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
     """x @ y.T"""
-    return _matrix(x) @ _matrix(y).swapaxes(-1, -2)
+    y = _matrix(y).swapaxes(-1, -2)
+    # an outer product, as from a critic's one score: elementwise it takes a third of the time
+    return x * y if _matrix(x).shape[-1] == y.shape[-2] == 1 else x @ y
 
 
 @primitive(
