@@ -14,17 +14,19 @@ from statistics import median
 import numpy as np
 
 from minigan import backend, figures
-from tests.peers import BUILDERS, SIZES, Size, build_minigan, critic_gradients
+from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
+from tests.peers import PEERS
 
-PACKAGES = {"PyTorch": "torch", "JAX": "jax"}
+BUILDERS = {"minigan": build_minigan, "floor": build_floor, **{name: peer.build for name, peer in PEERS.items()}}
 SECONDS = 0.4  # at least so long is every library timed in every round
 
 
-def installed() -> list[str]:
-    return [name for name in BUILDERS if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])]
+def installed(device: str) -> list[str]:
+    """The peers that can be compared with on this device."""
+    return [name for name, p in PEERS.items() if device in p.devices and importlib.util.find_spec(p.package)]
 
 
-def check_gradients(size: Size) -> None:
+def check_gradients(size: Size, peers: list[str]) -> None:
     """Assert that every library computes the same critic gradients, to float32 accuracy, on one batch."""
     rng, (critic, _) = np.random.default_rng(0), size.networks
     weights = [
@@ -32,12 +34,12 @@ def check_gradients(size: Size) -> None:
         for a, b in pairwise(critic)
     ]
     real, fake, eps = (rng.random((size.batch, d), dtype="float32") for d in (784, 784, 1))
-    ours = flat(critic_gradients("minigan", weights, real, fake, eps))
-    for name in installed():
-        if name in PACKAGES:
-            theirs = flat(critic_gradients(name, weights, real, fake, eps))
-            error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
-            assert error < 1e-3, f"{name}: the critic's gradients are {error:.1e} off"
+    ours = flat(minigan_gradients(weights, real, fake, eps))
+    for name in peers:
+        theirs = flat(PEERS[name].gradients(weights, real, fake, eps))
+        assert theirs.dtype == "float32", f"{name} computes in {theirs.dtype}"
+        error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
+        assert error < 1e-3, f"{name}: the critic's gradients are {error:.1e} off"
 
 
 def flat(arrays: list[np.ndarray]) -> np.ndarray:
@@ -122,32 +124,27 @@ def main() -> None:
     if args.growth:
         return growth(args.device, args.rounds, Path("out/growth.png"))
 
-    names = installed()
-    missing = [name for name in BUILDERS if name not in names]
+    peers = installed(args.device)
+    missing = [name for name, peer in PEERS.items() if args.device in peer.devices and name not in peers]
     print(
         f"{os.cpu_count()} cores, NumPy {np.__version__}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
+    names = ["minigan", "floor", *peers]
     print("\nmilliseconds an iteration, and what minigan takes of it\n")
-    print(
-        "| size | "
-        + " | ".join(names)
-        + " | minigan / floor | outside products |"
-        + "".join(f" minigan / {name} |" for name in names if name in PACKAGES)
-    )
-    print("|---" * (len(names) + 3 + sum(name in PACKAGES for name in names)) + "|")
+    print(f"| size | {' | '.join(names)} | outside products | {' | '.join(f'/ {name}' for name in names[1:])} |")
+    print("|---" * (2 * len(names) + 1) + "|")
     for label, size in SIZES.items():
-        check_gradients(size)
+        check_gradients(size, peers)
         took = milliseconds(size, names, args.device, args.rounds)
-        ours, floor = took["minigan"], took["floor"]
-        ratios = "".join(f" {ours / took[name]:.2f} |" for name in names if name in PACKAGES)
+        ours = took["minigan"]
         cells = " | ".join(f"{took[name]:.2f}" for name in names)
-        print(f"| {label} | {cells} | {ours / floor:.2f} | {1 - floor / ours:.0%} |{ratios}", flush=True)
+        ratios = " | ".join(f"{ours / took[name]:.2f}" for name in names[1:])
+        print(f"| {label} | {cells} | {1 - took['floor'] / ours:.0%} | {ratios} |", flush=True)
     print("\na whole process, 50 iterations of the article's size\n\n| | seconds | peak MiB |\n|---|---|---|")
-    for name in names:
-        if name != "floor":
-            seconds, peak = process(name, args.device)
-            print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
+    for name in ["minigan", *peers]:
+        seconds, peak = process(name, args.device)
+        print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
     backend.use("cpu")
 
 

@@ -1,111 +1,22 @@
-"""The same training iteration in minigan and in the libraries it is compared with, and the matrix products alone.
+"""The same training iteration in the libraries that minigan is compared with.
 
-A builder takes a Size and a device and returns two functions: one runs an iteration (draws included), the other waits
-for the device. Peers are imported by their builders, and only there.
+For each there is a builder, as in ``floor.py``, and a function that computes what ``minigan_gradients`` does, to show
+that it is the same. Each library is imported in its own functions, and only there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-import minigan as mg
-from minigan import backend
-from minigan.data import load_images, sampler
-from minigan.penalties import gradient_norm
-from minigan.training import WGANGP, Settings
+from minigan.data import load_images
+from tests.floor import BETAS, EPS, LR, WEIGHT, Built, Size
 
-Built = tuple[Callable[[], Any], Callable[[], Any]]
+# --- PyTorch ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Size:
-    """Hidden widths, noise dimension, batch size and critic steps."""
-
-    critic: tuple[int, ...]
-    generator: tuple[int, ...]
-    noise: int
-    batch: int
-    steps: int = 5
-
-    @property
-    def networks(self) -> tuple[list[int], list[int]]:
-        return [784, *self.critic, 1], [self.noise, *self.generator, 784]
-
-
-SIZES = {
-    "article": Size((128, 32), (32, 128), 10, 100),
-    "middle": Size((512, 256), (256, 512), 100, 64),
-    "large": Size((1024, 1024), (1024, 1024), 128, 256),
-}
-
-LR, BETAS, EPS, WEIGHT = 1e-4, (0.5, 0.9), 1e-8, 10.0
-
-
-def build_minigan(size: Size, device: str) -> Built:
-    backend.use(device)
-    settings = Settings(
-        batch_size=size.batch,
-        critic_steps=size.steps,
-        learning_rate=LR,
-        decay="constant",
-        critic=size.critic,
-        generator=size.generator,
-        noise_dim=size.noise,
-    )
-    model = WGANGP(settings, sampler(load_images()), 784)
-    return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])
-
-
-def build_floor(size: Size, device: str) -> Built:
-    """The matrix products of an iteration alone, as few as the mathematics allows, into ready buffers."""
-    backend.use(device)
-    rng, products = np.random.default_rng(0), []
-
-    def product(left: tuple[int, int], right: tuple[int, int], transposed: str = "") -> None:
-        x, y = (backend.asarray(rng.normal(size=shape), dtype="float32") for shape in (left, right))
-        x, y = (x.T if transposed == "x" else x), (y.T if transposed == "y" else y)
-        products.append((x, y, backend.xp.empty((x.shape[0], y.shape[1]), "float32")))
-
-    def forward(sizes: list[int], n: int) -> None:
-        for a, b in pairwise(sizes):
-            product((n, a), (a, b))
-
-    def to_inputs(sizes: list[int], n: int) -> None:
-        for a, b in pairwise(sizes):
-            product((n, b), (a, b), "y")
-
-    def to_weights(sizes: list[int], n: int) -> None:
-        for a, b in pairwise(sizes):
-            product((n, a), (n, b), "x")
-
-    critic, generator = size.networks
-    n = size.batch
-    forward(generator, n * size.steps)
-    for _ in range(size.steps):
-        forward(critic, 2 * n)  # real and generated together
-        to_weights(critic, 2 * n)
-        to_inputs(critic[1:], 2 * n)
-        forward(critic[:-1], n)  # the interpolates, but for the last layer, whose output nothing reads
-        to_inputs(critic, n)  # the slope
-        to_weights(critic, n)  # and back through it
-        forward(critic[:-1], n)
-    forward(generator, n)
-    forward(critic, n)
-    to_inputs(critic, n)
-    to_weights(generator, n)
-    to_inputs(generator[1:], n)
-
-    def iteration() -> None:
-        for x, y, out in products:
-            backend.xp.matmul(x, y, out=out)
-
-    return iteration, lambda: backend.to_numpy(products[-1][2][:1])
-
-
-def build_torch(size: Size, device: str) -> Built:
+def build_torch(size: Size, device: str, capturable: bool = False) -> Built:
     import torch
 
     on = torch.device("cuda" if device == "gpu" else "cpu")
@@ -115,7 +26,8 @@ def build_torch(size: Size, device: str) -> Built:
         return torch.nn.Sequential(*layers, *last).to(on)
 
     critic, generator = network(size.networks[0]), network(size.networks[1], torch.nn.Sigmoid())
-    adams = [torch.optim.Adam(net.parameters(), LR, BETAS, EPS, fused=True) for net in (critic, generator)]
+    how = {"fused": True, "capturable": capturable}
+    adams = [torch.optim.Adam(net.parameters(), LR, BETAS, EPS, **how) for net in (critic, generator)]
     images = torch.from_numpy(load_images().reshape(-1, 784)).to(on)
     n = size.batch
 
@@ -140,6 +52,39 @@ def torch_critic_loss(torch: Any, critic: Any, real: Any, fake: Any, eps: Any) -
     points = (fake + eps * (real - fake)).requires_grad_()
     (slope,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     return critic(real).mean() - critic(fake).mean() + WEIGHT * ((slope.norm(dim=1) - 1) ** 2).mean()
+
+
+def build_torch_graph(size: Size, device: str) -> Built:
+    """The same, recorded once as a CUDA graph and replayed."""
+    import torch
+
+    iteration, wait = build_torch(size, device, capturable=True)
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            iteration()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        iteration()
+    return graph.replay, wait
+
+
+def torch_gradients(weights: list, real: Any, fake: Any, eps: Any) -> list[np.ndarray]:
+    import torch
+
+    pairs = [tuple(torch.tensor(a, requires_grad=True) for a in pair) for pair in weights]
+
+    def critic(x: Any) -> Any:
+        for w, b in pairs[:-1]:
+            x = torch.relu(x @ w + b)
+        return x @ pairs[-1][0] + pairs[-1][1]
+
+    loss = torch_critic_loss(torch, critic, *map(torch.tensor, (real, fake, eps)))
+    return [g.numpy() for g in torch.autograd.grad(loss, [a for pair in pairs for a in pair])]
+
+
+# --- JAX ----------------------------------------------------------------------------------------
 
 
 def jax_forward(jax: Any, network: list, x: Any) -> Any:
@@ -202,41 +147,158 @@ def build_jax(size: Size, device: str) -> Built:
     return step, lambda: jax.block_until_ready(state)
 
 
-BUILDERS: dict[str, Callable[[Size, str], Built]] = {
-    "minigan": build_minigan,
-    "floor": build_floor,
-    "PyTorch": build_torch,
-    "JAX": build_jax,
-}
-
-
-def critic_gradients(library: str, weights: list, real: Any, fake: Any, eps: Any) -> list[np.ndarray]:
-    """The gradient of the critic's whole loss, in minigan, PyTorch or JAX, for weights [(w, b), ...], on the CPU."""
-    if library == "minigan":
-        backend.use("cpu")
-        critic = mg.nn.MLP([len(weights[0][0]), *(len(b) for _, b in weights)])
-        for p, a in zip(critic.parameters(), [a for pair in weights for a in pair]):
-            p.data = a
-        loss = mg.losses.critic_loss(critic(real), critic(fake))
-        slope = gradient_norm(critic, fake + eps * (real - fake))
-        loss = loss + WEIGHT * mg.penalties.FORMS["two-sided"](slope)
-        return [g.data for g in mg.grad(loss, critic.parameters())]
-    if library == "PyTorch":
-        import torch
-
-        pairs = [tuple(torch.tensor(a, requires_grad=True) for a in pair) for pair in weights]
-
-        def forward(x: Any) -> Any:
-            for w, b in pairs[:-1]:
-                x = torch.relu(x @ w + b)
-            return x @ pairs[-1][0] + pairs[-1][1]
-
-        loss = torch_critic_loss(torch, forward, *map(torch.tensor, (real, fake, eps)))
-        return [g.numpy() for g in torch.autograd.grad(loss, [a for pair in pairs for a in pair])]
+def jax_gradients(weights: list, real: Any, fake: Any, eps: Any) -> list[np.ndarray]:
     import jax
 
     with jax.default_device(jax.devices("cpu")[0]):
-        g = jax.grad(lambda d: jax_critic_loss(jax, d, real, fake, eps))(
-            [tuple(map(jax.numpy.asarray, p)) for p in weights]
-        )
+        pairs = [tuple(map(jax.numpy.asarray, pair)) for pair in weights]
+        g = jax.grad(lambda critic: jax_critic_loss(jax, critic, real, fake, eps))(pairs)
     return [np.asarray(a) for pair in g for a in pair]
+
+
+# --- HIPS autograd ------------------------------------------------------------------------------
+
+
+def autograd_forward(network: list, x: Any) -> Any:
+    import autograd.numpy as anp
+
+    for w, b in network[:-1]:
+        x = anp.maximum(x @ w + b, 0)
+    return x @ network[-1][0] + network[-1][1]
+
+
+def autograd_critic_loss(critic: list, real: Any, fake: Any, eps: Any) -> Any:
+    import autograd.numpy as anp
+    from autograd import grad
+
+    slope = grad(lambda y: anp.sum(autograd_forward(critic, y)))(fake + eps * (real - fake))
+    norm = anp.sqrt(anp.sum(slope * slope, axis=1))
+    difference = anp.mean(autograd_forward(critic, real)) - anp.mean(autograd_forward(critic, fake))
+    return difference + WEIGHT * anp.mean((norm - 1) ** 2)
+
+
+def build_autograd(size: Size, device: str) -> Built:
+    import autograd.numpy as anp
+    from autograd import grad
+
+    rng, images, n = np.random.default_rng(0), load_images().reshape(-1, 784), size.batch
+    critic, generator = nets = [he(rng, sizes) for sizes in size.networks]
+    moments = [[np.zeros((2, *a.shape), "float32") for pair in net for a in pair] for net in nets]
+    steps = [0, 0]
+
+    def generated(network: list, noise: Any) -> Any:
+        return 1 / (1 + anp.exp(-autograd_forward(network, noise)))
+
+    def generator_loss(network: list, noise: Any) -> Any:
+        return anp.mean(autograd_forward(critic, generated(network, noise)))
+
+    critic_gradient, generator_gradient = grad(autograd_critic_loss), grad(generator_loss)
+
+    def adam(which: int, gradient: list) -> None:
+        steps[which] += 1
+        rate = LR * (1 - BETAS[1] ** steps[which]) ** 0.5 / (1 - BETAS[0] ** steps[which])
+        parameters = [a for pair in nets[which] for a in pair]
+        for p, g, (m, v) in zip(parameters, [g for pair in gradient for g in pair], moments[which]):
+            m += (1 - BETAS[0]) * (g - m)
+            v += (1 - BETAS[1]) * (g * g - v)
+            p -= rate * m / (np.sqrt(v) + EPS)
+
+    def iteration() -> None:
+        for _ in range(size.steps):
+            real = images[rng.integers(0, len(images), n)].astype("float32") / 255
+            fake = generated(generator, rng.standard_normal((n, size.noise), dtype="float32"))
+            adam(0, critic_gradient(critic, real, fake, rng.random((n, 1), dtype="float32")))
+        adam(1, generator_gradient(generator, rng.standard_normal((n, size.noise), dtype="float32")))
+
+    return iteration, lambda: None
+
+
+def he(rng: np.random.Generator, sizes: list[int]) -> list:
+    return [
+        ((rng.standard_normal((a, b)) * (2 / a) ** 0.5).astype("float32"), np.zeros(b, "float32"))
+        for a, b in pairwise(sizes)
+    ]
+
+
+def autograd_gradients(weights: list, real: Any, fake: Any, eps: Any) -> list[np.ndarray]:
+    from autograd import grad
+
+    return [a for pair in grad(autograd_critic_loss)(weights, real, fake, eps) for a in pair]
+
+
+# --- DeZero -------------------------------------------------------------------------------------
+
+
+def import_dezero() -> Any:
+    np.int = int  # which its last release still asks NumPy for
+    import dezero
+
+    return dezero
+
+
+def dezero_critic_loss(dezero: Any, critic: Any, real: Any, fake: Any, eps: Any) -> Any:
+    """Constants are float32: with a Python number DeZero would go on in float64."""
+    F, n, one = dezero.functions, len(real), np.float32(1)
+    points = dezero.Variable(fake + eps * (real - fake))
+    F.sum(critic(points)).backward(create_graph=True)
+    norm = F.sum(points.grad * points.grad, axis=1) ** np.float32(0.5) - one
+    critic.cleargrads()  # it computes every gradient, the weights' too
+    difference = F.sum(critic(real)) - F.sum(critic(fake))
+    return (difference + np.float32(WEIGHT) * F.sum(norm * norm)) * (one / np.float32(n))
+
+
+def dezero_network(dezero: Any, weights: list) -> Any:
+    network = dezero.models.MLP([len(b) for _, b in weights], activation=dezero.functions.relu)
+    network(np.zeros((1, len(weights[0][0])), "float32"))  # so that its weights exist
+    for layer, (w, b) in zip(network.layers, weights):
+        layer.W.data, layer.b.data = w, b
+    return network
+
+
+def build_dezero(size: Size, device: str) -> Built:
+    dezero = import_dezero()
+    F, rng, images, n = dezero.functions, np.random.default_rng(0), load_images().reshape(-1, 784), size.batch
+    critic, generator = (dezero_network(dezero, he(rng, sizes)) for sizes in size.networks)
+    adams = [dezero.optimizers.Adam(LR, *BETAS, EPS).setup(net) for net in (critic, generator)]
+
+    def noise() -> Any:
+        return rng.standard_normal((n, size.noise), dtype="float32")
+
+    def iteration() -> None:
+        for _ in range(size.steps):
+            real = images[rng.integers(0, len(images), n)].astype("float32") / np.float32(255)
+            with dezero.no_grad():
+                fake = F.sigmoid(generator(noise())).data
+            loss = dezero_critic_loss(dezero, critic, real, fake, rng.random((n, 1), dtype="float32"))
+            loss.backward()
+            adams[0].update()
+            critic.cleargrads()
+        (F.sum(critic(F.sigmoid(generator(noise())))) * np.float32(1 / n)).backward()
+        adams[1].update()
+        generator.cleargrads()
+        critic.cleargrads()
+
+    return iteration, lambda: None
+
+
+def dezero_gradients(weights: list, real: Any, fake: Any, eps: Any) -> list[np.ndarray]:
+    dezero = import_dezero()
+    critic = dezero_network(dezero, weights)
+    dezero_critic_loss(dezero, critic, real, fake, eps).backward()
+    return [p.grad.data for layer in critic.layers for p in (layer.W, layer.b)]
+
+
+class Peer(NamedTuple):
+    package: str
+    build: Callable[[Size, str], Built]
+    gradients: Callable[..., list[np.ndarray]]
+    devices: tuple[str, ...] = ("cpu",)
+
+
+PEERS = {
+    "PyTorch": Peer("torch", build_torch, torch_gradients, ("cpu", "gpu")),
+    "PyTorch, graph": Peer("torch", build_torch_graph, torch_gradients, ("gpu",)),
+    "JAX": Peer("jax", build_jax, jax_gradients, ("cpu", "gpu")),
+    "DeZero": Peer("dezero", build_dezero, dezero_gradients),
+    "HIPS autograd": Peer("autograd", build_autograd, autograd_gradients),
+}
