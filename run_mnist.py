@@ -38,6 +38,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     )
     add = parser.add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
+    add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
     add("--data", type=Path, default=MNIST, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     add("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
@@ -51,7 +52,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
 
     setting("--iterations", "generator steps to train for", type=count, metavar="N")
     setting("--batch-size", "samples in a batch", type=count, metavar="N")
-    setting("--critic-steps", "critic steps for each generator step", type=count, metavar="N")
+    setting("--critic-steps", "critic steps for each generator step", type=number(int, 1, 10**4), metavar="N")
     setting("--learning-rate", "Adam's, for both networks", type=positive, metavar="X")
     setting("--decay", "of the learning rate: linear to 0, or constant", choices=DECAYS, metavar="HOW")
     setting("--betas", "Adam's, for both networks", type=number(float, 0, 1), nargs=2, metavar=("B1", "B2"))
@@ -69,7 +70,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--seed", "of everything random", type=number(int, 0), metavar="N")
 
     args = vars(parser.parse_args(argv))
-    where = {name: args.pop(name) for name in ("device", "data", "out", "generate", "preset")}
+    where = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "preset")}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
     if where["preset"]:
         given = {**asdict(PRESETS[where["preset"]]), **given}
@@ -97,10 +98,12 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
     out = args.out
     if any((out / name).exists() for name in ("settings.json", "checkpoint.npz")):
         raise InputError(f"--out {out} already holds a run; name another folder, or remove that one first")
+    if args.graph and args.device == "cpu":
+        raise InputError("--graph records what runs on a GPU; it needs --device gpu")
     images = load_images(args.data)
     shape = images.shape[1:]
     try:
-        model = WGANGP(settings, sampler(images), math.prod(shape))
+        model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
     except ValueError as error:
         raise InputError(str(error)) from None
     noise = NOISES[settings.noise](numpy.random.default_rng([settings.seed, 1]), (settings.grid**2, settings.noise_dim))

@@ -5,6 +5,8 @@ from here the few for which CuPy has one fused kernel where NumPy needs several 
 so they are looked up at each call (``backend.sigmoid(x)``) and never imported by name.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +24,7 @@ def use(device: str) -> None:
 
     Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays as it was.
     """
-    global xp, sigmoid, softplus, adam_step
+    global xp, matmul, sigmoid, softplus, adam_step
     if device == "cpu":
         # glibc gives freed memory back to the system, and each iteration would fetch its megabytes anew, page by page,
         # unless a block of nearly 32 MiB has been freed: from then on it keeps them for the next array (mallopt(3)).
@@ -33,6 +35,7 @@ def use(device: str) -> None:
         xp, (sigmoid, softplus, adam_step) = cupy, _fused_kernels(cupy)
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
+    matmul = xp.matmul
 
 
 def asarray(data: Any, dtype: Any = None) -> Array:
@@ -49,6 +52,74 @@ def to_numpy(x: Any) -> numpy.ndarray:
 def default_rng(seed: int) -> Any:
     """A random generator that draws on the device: ``random``, ``standard_normal`` and ``integers`` as in NumPy."""
     return xp.random.default_rng(seed)
+
+
+def recorded(function: Callable[[], Any]) -> Callable[[], Any]:
+    """``function``, which is to be called many times over: on the GPU as a CUDA graph, one launch for all its kernels.
+
+    It takes nothing, keeps what it changes in arrays that stay where they are, and depends on nothing else that
+    changes. Three calls go through as they are, to compile and to plan; the next is recorded, and from then on the
+    record is replayed, into the arrays that were returned with it. On the CPU it is ``function`` itself. Raises
+    DeviceError without cuTENSOR, which multiplies matrices here: CuPy refuses to record cuBLAS (its issue 6290).
+    """
+    if xp is numpy:
+        return function
+    cupy, calls, graph, result = xp, 0, None, None
+    contraction = _cutensor_matmul(cupy)
+    # The record goes on using the addresses it saw, so they come from a pool that nobody else allocates from.
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+
+    @contextmanager
+    def aside() -> Iterator[None]:
+        global matmul
+        cupy.cuda.Device().synchronize()
+        before, matmul = matmul, contraction
+        try:
+            with stream, cupy.cuda.using_allocator(pool.malloc):
+                yield
+        finally:
+            matmul = before
+            stream.synchronize()
+
+    def replay() -> Any:
+        nonlocal calls, graph, result
+        calls += 1
+        try:
+            if calls <= 3:
+                with aside():
+                    return function()
+            if graph is None:
+                with aside():
+                    stream.begin_capture()
+                    try:
+                        result = function()
+                    finally:
+                        graph = stream.end_capture()
+            graph.launch()
+        except RuntimeError as error:
+            raise DeviceError(f"the iteration cannot be recorded as a CUDA graph: {_first_line(error)}") from None
+        return result
+
+    return replay
+
+
+def _cutensor_matmul(cupy: ModuleType) -> Callable[[Array, Array], Array]:
+    try:
+        from cupyx import cutensor
+    except ImportError as error:
+        raise DeviceError(
+            f"a CUDA graph needs cuTENSOR ({_first_line(error)}); install it with: pip install cutensor-cu13 (for a"
+            " driver of CUDA 12: cutensor-cu12)"
+        ) from None
+
+    def matmul(x: Array, y: Array) -> Array:
+        if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
+            return cupy.matmul(x, y)
+        x, y = (cupy.ascontiguousarray(a) if 0 in a.strides else a for a in (x, y))  # it refuses to read a row twice
+        out = cupy.empty((x.shape[0], y.shape[1]), x.dtype)
+        return cutensor.contraction(1.0, x, "ik", y, "kj", 0.0, out, "ij")
+
+    return matmul
 
 
 def _sigmoid(x: Array) -> Array:

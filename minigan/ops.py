@@ -281,7 +281,7 @@ def _row_product(x: Tensor, y: Tensor, w: Tensor) -> Tensor | RowProduct:
 )
 def matmul(x: Tensor, y: Tensor) -> Tensor:
     """x @ y, for two axes or more; those before the last two broadcast."""
-    return _matrix(x) @ _matrix(y)
+    return backend.matmul(_matrix(x), _matrix(y))
 
 
 @primitive(
@@ -293,7 +293,7 @@ def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
     """x @ y.T"""
     y = _matrix(y).swapaxes(-1, -2)
     # an outer product, as from a critic's one score: elementwise it takes a third of the time
-    return x * y if _matrix(x).shape[-1] == y.shape[-2] == 1 else x @ y
+    return x * y if _matrix(x).shape[-1] == y.shape[-2] == 1 else backend.matmul(x, y)
 
 
 @primitive(
@@ -303,7 +303,7 @@ def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
 )
 def matmul_tn(x: Tensor, y: Tensor) -> Tensor:
     """x.T @ y"""
-    return _matrix(x).swapaxes(-1, -2) @ _matrix(y)
+    return backend.matmul(_matrix(x).swapaxes(-1, -2), _matrix(y))
 
 
 @primitive(
@@ -314,7 +314,7 @@ def matmul_tn(x: Tensor, y: Tensor) -> Tensor:
 )
 def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """x @ w + b"""
-    out = _matrix(x) @ _matrix(w)
+    out = backend.matmul(_matrix(x), _matrix(w))
     out += b
     return out
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from . import backend
+from .backend import Array
 from .tensor import Tensor
 
 
@@ -22,11 +23,8 @@ class Adam:
         self.m = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
         self.v = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
 
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Move every parameter against its gradient; ``grads`` has one Tensor of the same shape for each."""
-        got, expected = [g.shape for g in grads], [p.shape for p in self.parameters]
-        if got != expected:
-            raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
+    def next_step(self) -> tuple[float, float]:
+        """Count a step, and return the rate and the eps to take it with: what changes from step to step."""
         self.steps += 1
         beta1, beta2 = self.betas
         # To save passes over the arrays, ``m`` and ``v`` are the published moments divided by 1 - beta. That factor and
@@ -34,7 +32,17 @@ class Adam:
         # lr (m / c1) / (sqrt(v / c2) + eps) = (lr sqrt(c2) / c1) m / (sqrt(v) + eps sqrt(c2))
         c1 = (1 - beta1**self.steps) / (1 - beta1)
         root_c2 = ((1 - beta2**self.steps) / (1 - beta2)) ** 0.5
-        rate, eps = self.lr * root_c2 / c1, self.eps * root_c2
+        return self.lr * root_c2 / c1, self.eps * root_c2
+
+    def step(self, grads: Sequence[Tensor], rate_and_eps: Array | None = None) -> None:
+        """Move every parameter against its gradient; ``grads`` has one Tensor of the same shape for each.
+
+        ``rate_and_eps`` (2,) is what ``next_step`` returned, if it was asked before, as an array on the device.
+        """
+        got, expected = [g.shape for g in grads], [p.shape for p in self.parameters]
+        if got != expected:
+            raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
+        rate, eps = self.next_step() if rate_and_eps is None else rate_and_eps
         for p, g, m, v in zip(self.parameters, grads, self.m, self.v):
             p.data = backend.xp.ascontiguousarray(p.data)  # itself, unless somebody assigned a transposed view
-            backend.adam_step(g.data, beta1, beta2, rate, eps, p.data, m, v)
+            backend.adam_step(g.data, *self.betas, rate, eps, p.data, m, v)

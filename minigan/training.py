@@ -100,11 +100,11 @@ class WGANGP:
     """The two networks and all that training them takes.
 
     ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use. The same settings and ``draw`` give the
-    same numbers, bit for bit, on the same machine's CPU. Raises ValueError for settings that name what there is not, or
-    that make no sense together.
+    same numbers, bit for bit, on the same machine's CPU. ``graph`` replays iterations as ``backend.recorded`` says.
+    Raises ValueError for settings that name what there is not, or that make no sense together.
     """
 
-    def __init__(self, settings: Settings, draw: Callable[[int, Any], Array], dim: int) -> None:
+    def __init__(self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, graph: bool = False) -> None:
         self.settings = settings
         self.draw = draw
         self.game = named("game", settings.game, GAMES)
@@ -119,26 +119,35 @@ class WGANGP:
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
         self.iterations = 0
+        self.rates = backend.xp.empty((settings.critic_steps + 1, 2), "float32")
+        self.replay = backend.recorded(self.steps) if graph else None
 
     def iteration(self) -> tuple[Array, Array]:
         """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
 
         Returns L1 and the mean slope at the last critic step, as arrays of one element that stay on the device: nothing
-        in here waits for it.
+        in here waits for it. With ``graph`` the next iteration overwrites them.
         """
-        n, steps = self.settings.batch_size, self.settings.critic_steps
         rate = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
         self.critic_adam.lr = self.generator_adam.lr = rate
-        reals = self.draw(n * steps, self.rng)
-        # The generator stands still while the critic learns, so all its fakes come from one forward.
-        fakes = self.generate(n * steps)
-        for start in range(0, n * steps, n):
-            l1, slope = self.critic_step(reals[start : start + n], fakes[start : start + n])
-        self.generator_step()
+        adams = [self.critic_adam] * self.settings.critic_steps + [self.generator_adam]
+        self.rates[...] = backend.asarray([adam.next_step() for adam in adams], dtype="float32")
         self.iterations += 1
+        return self.replay() if self.replay else self.steps()
+
+    def steps(self) -> tuple[Array, Array]:
+        """All that an iteration does on the device, with Adam's numbers from ``rates``."""
+        n, critic_steps = self.settings.batch_size, self.settings.critic_steps
+        reals = self.draw(n * critic_steps, self.rng)
+        # The generator stands still while the critic learns, so all its fakes come from one forward.
+        fakes = self.generate(n * critic_steps)
+        for i in range(critic_steps):
+            rows = slice(i * n, (i + 1) * n)
+            l1, slope = self.critic_step(reals[rows], fakes[rows], self.rates[i])
+        self.generator_step(self.rates[critic_steps])
         return l1, slope
 
-    def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array]:
+    def critic_step(self, real: Array, fake: Array, rate_and_eps: Array | None = None) -> tuple[Array, Array]:
         """One Adam step of the critic on real and generated rows; L1 and the mean slope before it."""
         n = len(real)
         scores = self.critic(backend.xp.concatenate((real, fake)))
@@ -147,14 +156,14 @@ class WGANGP:
         slope = self.slope(self.critic, real, fake, self.rng)
         if self.penalty:
             loss = loss + self.settings.penalty_weight * self.penalty(slope)
-        self.critic_adam.step(grad(loss, self.critic.parameters()))
+        self.critic_adam.step(grad(loss, self.critic.parameters()), rate_and_eps)
         self.after_step(self)
         return d_fake.data.mean() - d_real.data.mean(), slope.data.mean()
 
-    def generator_step(self) -> None:
+    def generator_step(self, rate_and_eps: Array | None = None) -> None:
         """One Adam step of the generator against the critic as it is."""
         loss = self.game.generator(self.critic(self.generator(self.draw_noise(self.settings.batch_size))))
-        self.generator_adam.step(grad(loss, self.generator.parameters()))
+        self.generator_adam.step(grad(loss, self.generator.parameters()), rate_and_eps)
 
     def draw_noise(self, n: int) -> Array:
         """Fresh noise (n, noise_dim), float32, on the device."""

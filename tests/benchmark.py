@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,12 @@ from minigan import backend, figures
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 
-BUILDERS = {"minigan": build_minigan, "floor": build_floor, **{name: peer.build for name, peer in PEERS.items()}}
+BUILDERS = {
+    "minigan": build_minigan,
+    "minigan, graph": partial(build_minigan, graph=True),
+    "floor": build_floor,
+    **{name: peer.build for name, peer in PEERS.items()},
+}
 SECONDS = 0.4  # at least so long is every library timed in every round
 
 
@@ -130,19 +136,20 @@ def main() -> None:
         f"{os.cpu_count()} cores, NumPy {np.__version__}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
-    names = ["minigan", "floor", *peers]
-    print("\nmilliseconds an iteration, and what minigan takes of it\n")
+    names = ["minigan", "floor", *peers] if args.device == "cpu" else ["minigan, graph", "minigan", "floor", *peers]
+    first = names[0]
+    print(f"\nmilliseconds an iteration, and what {first} takes of it\n")
     print(f"| size | {' | '.join(names)} | outside products | {' | '.join(f'/ {name}' for name in names[1:])} |")
     print("|---" * (2 * len(names) + 1) + "|")
     for label, size in SIZES.items():
         check_gradients(size, peers)
         took = milliseconds(size, names, args.device, args.rounds)
-        ours = took["minigan"]
+        ours = took[first]
         cells = " | ".join(f"{took[name]:.2f}" for name in names)
         ratios = " | ".join(f"{ours / took[name]:.2f}" for name in names[1:])
         print(f"| {label} | {cells} | {1 - took['floor'] / ours:.0%} | {ratios} |", flush=True)
     print("\na whole process, 50 iterations of the article's size\n\n| | seconds | peak MiB |\n|---|---|---|")
-    for name in ["minigan", *peers]:
+    for name in (name for name in names if name != "floor"):
         seconds, peak = process(name, args.device)
         print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
     backend.use("cpu")

@@ -43,7 +43,7 @@ SIZES = {
 LR, BETAS, EPS, WEIGHT = 1e-4, (0.5, 0.9), 1e-8, 10.0
 
 
-def build_minigan(size: Size, device: str) -> Built:
+def build_minigan(size: Size, device: str, graph: bool = False) -> Built:
     backend.use(device)
     settings = Settings(
         batch_size=size.batch,
@@ -54,7 +54,7 @@ def build_minigan(size: Size, device: str) -> Built:
         generator=size.generator,
         noise_dim=size.noise,
     )
-    model = WGANGP(settings, sampler(load_images()), 784)
+    model = WGANGP(settings, sampler(load_images()), 784, graph)
     return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])
 
 

@@ -3,6 +3,7 @@
 ``DeviceArray`` computes with NumPy but behaves as a CuPy array does: it never turns into a NumPy array by itself, does
 not mix with one, and a value is read off it by an explicit transfer only, which is counted. ``StandIn`` takes the place
 of the array module. Given CuPy itself, which imports without a device, both hold every call against CuPy's signature.
+``recorded`` takes the place of a CUDA graph: the calls are noted once, and repeated on the same arrays.
 """
 
 import inspect
@@ -28,10 +29,10 @@ class DeviceArray:
         return len(self._array)
 
     def __getitem__(self, index):
-        return wrap(self._array[unwrap(index)])
+        return run(operator.getitem, self, index)
 
     def __setitem__(self, index, value):
-        self._array[unwrap(index)] = unwrap(value)
+        run(operator.setitem, self, index, value)
 
     def __getattr__(self, name):
         if name.startswith("__"):  # NumPy would find __array_interface__ here, and convert
@@ -52,8 +53,8 @@ class Function:
     def __call__(self, *args, **kwargs):
         if self._check:
             self._check(*args, **kwargs)
-        out = self._function(*unwrap(args), **unwrap(kwargs))
-        return kwargs["out"] if "out" in kwargs else wrap(out)
+        out = run(self._function, *args, **kwargs)
+        return kwargs.get("out", out)
 
     def __getattr__(self, name):  # add.at
         return Function(getattr(self._function, name))
@@ -122,6 +123,41 @@ def check_call(function, args, kwargs):
     signature.bind(*args, **kwargs)
 
 
+_record = None
+
+
+def run(function, *args, **kwargs):
+    """Call a function of NumPy arrays with DeviceArrays, and note the call where a record is being made."""
+    args, kwargs = unwrap(args), unwrap(kwargs)
+    out = wrap(function(*args, **kwargs))
+    if _record is not None:
+        _record.append((function, args, kwargs, out))
+    return out
+
+
+def recorded(function):
+    """What ``backend.recorded`` does, with a list of calls for a graph."""
+    record, result = [], None
+
+    def replay():
+        global _record
+        nonlocal result
+        if not record:
+            _record = record
+            try:
+                result = function()
+            finally:
+                _record = None
+            return result
+        for call, args, kwargs, out in record:
+            new = call(*args, **kwargs)
+            if isinstance(out, DeviceArray) and not np.shares_memory(new, out._array):
+                out._array[...] = new
+        return result
+
+    return replay
+
+
 def wrap(x):
     return DeviceArray(x) if isinstance(x, (np.ndarray, np.generic)) else x
 
@@ -140,15 +176,15 @@ def unwrap(x):
 
 def _operator(name):
     function = getattr(operator, f"__{name}__")
-    setattr(DeviceArray, f"__{name}__", lambda x, *y: wrap(function(x._array, *unwrap(y))))
-    setattr(DeviceArray, f"__r{name}__", lambda x, y: wrap(function(unwrap(y), x._array)))
+    setattr(DeviceArray, f"__{name}__", lambda x, *y: run(function, x, *y))
+    setattr(DeviceArray, f"__r{name}__", lambda x, y: run(function, y, x))
 
 
 def _in_place(name):
     function = getattr(operator, f"__i{name}__")
 
     def method(x, y):
-        function(x._array, unwrap(y))
+        run(function, x, y)
         return x
 
     setattr(DeviceArray, f"__i{name}__", method)

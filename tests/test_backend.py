@@ -3,7 +3,9 @@
 import inspect
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from minigan.data import sampler
 from minigan.training import WGANGP, History, Settings
 from tests.cases import CASES, cases
 from tests.checking import gradients
-from tests.standin import DeviceArray, StandIn, unwrap, wrap
+from tests.standin import DeviceArray, StandIn, recorded, run
 from tests.test_ops import few
 
 KERNELS = ("sigmoid", "softplus", "adam_step")
@@ -43,11 +45,13 @@ def put_in_place(monkeypatch, cupy=None):
         def call(*args):
             assert kernel is None or len(args) in (kernel.nin, kernel.nargs)
             assert all(isinstance(a, (DeviceArray, float, int)) for a in args)
-            return wrap(function(*unwrap(args)))
+            return run(function, *args)
 
         return call
 
     monkeypatch.setattr(backend, "xp", StandIn(cupy))
+    monkeypatch.setattr(backend, "matmul", backend.xp.matmul)
+    monkeypatch.setattr(backend, "recorded", recorded)
     for name in KERNELS:
         monkeypatch.setattr(backend, name, stand_in(name))
 
@@ -110,6 +114,140 @@ def test_the_stand_in_gives_numpys_numbers(monkeypatch):
     put_in_place(monkeypatch)
     got = gan().iteration()
     assert [x.item() for x in got] == [x.item() for x in expected]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"constraint": "clip", "penalty": "one-sided-max", "noise": "uniform"},
+        {"constraint": "spectral", "slope": "difference", "decay": "constant"},
+        {"game": "gan", "where": "real", "hidden": "leaky_relu"},
+        {"game": "ls-gan", "hidden": "tanh"},
+    ],
+)
+def test_an_iteration_recorded_once_can_be_replayed(monkeypatch, others):
+    """The record holds array calls alone: each replay draws, decays the rate, corrects Adam's bias and learns anew."""
+    put_in_place(monkeypatch)
+    settings = Settings(**{**vars(SMALL), "iterations": 8, **others})
+    eager, replayed = gan(settings), WGANGP(settings, sampler(IMAGES), 9, graph=True)
+    figures = [[x.item() for x in eager.iteration()] for _ in range(8)]
+    assert len({tuple(row) for row in figures}) == 8
+    assert [[x.item() for x in replayed.iteration()] for _ in range(8)] == figures
+
+
+def test_what_the_host_decides_would_not_be_replayed(monkeypatch):
+    put_in_place(monkeypatch)
+    x, count = backend.xp.zeros(1), iter(range(10))
+    replay = recorded(lambda: x + next(count))
+    assert [replay().item() for _ in range(3)] == [0, 0, 0]
+
+
+class FakeCupy(ModuleType):
+    """Notes in ``log`` what ``backend.recorded`` asks of CuPy; a graph calls again what was captured."""
+
+    ndarray = np.ndarray
+
+    def __init__(self):
+        super().__init__("cupy")
+        self.log = log = []
+
+        class Stream:
+            def __init__(self, non_blocking):
+                assert non_blocking  # CuPy captures on no other
+
+            def __enter__(self):
+                log.append("aside")
+
+            def __exit__(self, *_):
+                log.append("back")
+
+            def synchronize(self):
+                pass
+
+            def begin_capture(self):
+                log.append("begin")
+
+            def end_capture(self):
+                log.append("end")
+                return SimpleNamespace(launch=lambda: log.append("launch"))
+
+        @contextmanager
+        def using_allocator(malloc):
+            assert malloc == "malloc of its own pool"
+            yield
+
+        self.cuda = SimpleNamespace(
+            Stream=Stream,
+            MemoryPool=lambda: SimpleNamespace(malloc="malloc of its own pool"),
+            Device=lambda: SimpleNamespace(synchronize=lambda: None),
+            using_allocator=using_allocator,
+        )
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    fake = FakeCupy()
+    monkeypatch.setattr(backend, "xp", fake)
+    monkeypatch.setattr(backend, "_cutensor_matmul", lambda cupy: "cutensor's")
+    return fake
+
+
+def test_a_graph_is_recorded_once_after_three_calls_and_then_replayed(fake_cupy):
+    before = backend.matmul
+
+    def function():
+        fake_cupy.log.append("call")
+        assert backend.matmul == "cutensor's"
+        return "result"
+
+    replay = backend.recorded(function)
+    assert [replay() for _ in range(6)] == ["result"] * 6
+    eager, recording = ["aside", "call", "back"], ["aside", "begin", "call", "end", "back"]
+    assert fake_cupy.log == [*3 * eager, *recording, *3 * ["launch"]]
+    assert backend.matmul is before
+
+
+def test_what_cannot_be_recorded_is_one_line(fake_cupy):
+    def function():
+        if "begin" in fake_cupy.log:
+            raise NotImplementedError("no such luck\nduring capture")
+
+    before, replay = backend.matmul, backend.recorded(function)
+    for _ in range(3):
+        replay()
+    with pytest.raises(backend.DeviceError, match=r"^the iteration cannot be recorded as a CUDA graph: no such luck$"):
+        replay()
+    assert fake_cupy.log[-2:] == ["end", "back"] and backend.matmul is before
+
+
+def test_on_the_cpu_nothing_is_recorded():
+    assert backend.recorded(gan) is gan
+
+
+def test_without_cutensor_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(backend, "xp", FakeCupy())
+    monkeypatch.setitem(sys.modules, "cupyx", None)
+    with pytest.raises(backend.DeviceError, match=r"needs cuTENSOR \(.*\); install it with: pip install cutensor-cu13"):
+        backend.recorded(gan)
+
+
+@pytest.mark.parametrize("transpose", ["", "x", "y"])
+def test_the_recorded_product_is_the_product(monkeypatch, transpose):
+    def contraction(alpha, a, ik, b, kj, beta, out, ij):
+        assert (alpha, beta, out.dtype) == (1, 0, a.dtype) and 0 not in a.strides + b.strides
+        return np.einsum(f"{ik},{kj}->{ij}", a, b, out=out)
+
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(cutensor=SimpleNamespace(contraction=contraction)))
+    matmul = backend._cutensor_matmul(np)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 3)), rng.random((3, 4))
+    x, y = (x.T.copy().T if transpose == "x" else x), (y.T.copy().T if transpose == "y" else y)
+    np.testing.assert_allclose(matmul(x, y), x @ y)
+    np.testing.assert_allclose(matmul(x, np.broadcast_to(y[:, :1], (3, 4))), x @ np.broadcast_to(y[:, :1], (3, 4)))
+    np.testing.assert_allclose(matmul(np.stack([x, x]), y), np.stack([x, x]) @ y)
+    with pytest.raises(ValueError):
+        matmul(x, x)
 
 
 def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):

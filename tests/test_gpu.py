@@ -81,8 +81,25 @@ def test_new_tensors_live_on_the_device():
     assert isinstance(backend.to_numpy(mg.tensor([1.0])), np.ndarray)
 
 
-def test_real_training_on_the_device_alone():
-    model = WGANGP(Settings(seed=1), sampler(load_images()), 784)
+@pytest.mark.parametrize("others", [{}, {"constraint": "spectral"}, {"constraint": "clip", "noise": "uniform"}])
+def test_a_recorded_iteration_is_the_iteration(others):
+    """The same seed draws the same numbers; cuTENSOR and cuBLAS differ by rounding, which grows slowly."""
+    pytest.importorskip("cupyx.cutensor", reason="cuTENSOR is not installed; it is optional, for --graph")
+    images = load_images()[:1000]
+    settings = Settings(batch_size=32, critic=(64, 32), generator=(32, 64), iterations=20, **others)
+    eager, replayed = (WGANGP(settings, sampler(images), 784, graph) for graph in (False, True))
+    figures = [
+        [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)] for model in (eager, replayed)
+    ]
+    np.testing.assert_allclose(figures[1], figures[0], rtol=1e-2)
+    assert len(np.unique(figures[1][4:])) > 16
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_real_training_on_the_device_alone(graph):
+    if graph:
+        pytest.importorskip("cupyx.cutensor", reason="cuTENSOR is not installed; it is optional, for --graph")
+    model = WGANGP(Settings(seed=1), sampler(load_images()), 784, graph)
     for _ in range(200):
         l1, slope = model.iteration()
     model.check_finite()

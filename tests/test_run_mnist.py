@@ -222,10 +222,16 @@ def test_gpu_without_a_gpu(capsys, monkeypatch):
     assert "--device gpu: CuPy is not installed; install it with: pip install" in fails(capsys, "--device", "gpu")
 
 
+def test_a_graph_needs_a_gpu(tmp_path, images, capsys):
+    message = fails(capsys, *TINY, "--data", images, "--out", tmp_path / "out", "--graph")
+    assert "--graph records what runs on a GPU; it needs --device gpu" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_sizes_beyond_memory(tmp_path, images, capsys):
     out = tmp_path / "out"
     most = 10**9 - 1
-    for flags in (["--critic", most, most], ["--batch-size", most, "--critic-steps", most], ["--noise-dim", most]):
+    for flags in (["--critic", most, most], ["--batch-size", most, "--critic-steps", 9999], ["--noise-dim", most]):
         assert "not enough memory" in fails(capsys, *TINY, "--data", images, "--out", out / flags[0], *flags)
 
 

@@ -40,9 +40,9 @@ def test_the_generator_stands_still_during_the_critic_steps(mnist):
     seen = []
     step = model.critic_step
 
-    def spy(real, fake):
+    def spy(real, fake, rate_and_eps):
         seen.append((real, fake, [p.data.copy() for p in model.generator.parameters()]))
-        return step(real, fake)
+        return step(real, fake, rate_and_eps)
 
     model.critic_step = spy
     before = [p.data.copy() for p in model.generator.parameters()]
