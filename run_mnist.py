@@ -1,12 +1,9 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
-import csv
-import json
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,15 +14,16 @@ import numpy
 from tqdm import tqdm
 
 from minigan import backend, figures
-from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing, save
+from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing
 from minigan.cli import INTERRUPTED, InputError, Parser, number, one_line_errors
 from minigan.data import MNIST, DataError, load_images, sampler
+from minigan.evaluation import Judge, table
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, SLOPES, WHERE
-from minigan.training import CONSTRAINTS, DECAYS, NOISES, PRESETS, WGANGP, Diverged, History, Settings, generate
+from minigan.run import Run, draw, write_json
+from minigan.training import CONSTRAINTS, DECAYS, PRESETS, WGANGP, Diverged, Settings
 
 DIVERGED = 1  # the exit status
-CHUNK = 10_000  # samples that --generate computes at a time
 
 
 def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str, Any]]:
@@ -42,6 +40,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     add("--data", type=Path, default=MNIST, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     add("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
+    add("--evaluate", action="store_true", help="no training: how good the checkpoint's samples are, in figures")
     add("--preset", choices=PRESETS, help="where the settings below start from: digits fast, or the article's own")
 
     def setting(flag: str, help: str, name: str = "", **how: Any) -> None:
@@ -66,11 +65,13 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--critic", "widths of the critic's hidden layers", type=count, nargs="*", metavar="N")
     setting("--generator", "widths of the generator's hidden layers", type=count, nargs="*", metavar="N")
     setting("--noise-dim", "numbers of noise that make a sample", type=count, metavar="N")
+    setting("--average", "generator's weights kept in their running average", type=number(float, 0, 1), metavar="X")
     setting("--sample-every", "iterations between two sample grids", type=count, metavar="N")
+    setting("--evaluate-every", "iterations between two evaluations of the samples", type=count, metavar="N")
     setting("--seed", "of everything random", type=number(int, 0), metavar="N")
 
     args = vars(parser.parse_args(argv))
-    where = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "preset")}
+    where = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "evaluate", "preset")}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
     if where["preset"]:
         given = {**asdict(PRESETS[where["preset"]]), **given}
@@ -94,10 +95,9 @@ def ctrl_c() -> Iterator[list[bool]]:
 
 
 def train(settings: Settings, args: argparse.Namespace) -> int:
-    """Train, leaving samples, curves, settings and a checkpoint in ``args.out``; returns the exit status."""
-    out = args.out
-    if any((out / name).exists() for name in ("settings.json", "checkpoint.npz")):
-        raise InputError(f"--out {out} already holds a run; name another folder, or remove that one first")
+    """Train, and leave all that a ``Run`` leaves in ``args.out``; returns the exit status."""
+    if any((args.out / name).exists() for name in ("settings.json", "checkpoint.npz")):
+        raise InputError(f"--out {args.out} already holds a run; name another folder, or remove that one first")
     if args.graph and args.device == "cpu":
         raise InputError("--graph records what runs on a GPU; it needs --device gpu")
     images = load_images(args.data)
@@ -106,83 +106,58 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
         model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
     except ValueError as error:
         raise InputError(str(error)) from None
-    noise = NOISES[settings.noise](numpy.random.default_rng([settings.seed, 1]), (settings.grid**2, settings.noise_dim))
-    fixed_noise = backend.asarray(noise)
-    history, snapshots, status = History(), [], 0
-    slope_name = {"gradient": "gradient norm", "difference": "difference quotient"}[settings.slope]
-
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    with replacing(out / "settings.json") as part:
-        part.write_text(
-            json.dumps({**asdict(settings), "device": args.device, "data": str(args.data)}, indent=2) + "\n"
-        )
-
-    def snapshot(iteration: int) -> None:
-        model.check_finite()
-        samples = backend.to_numpy(generate(model.generator, fixed_noise)).reshape(-1, *shape)
-        figures.save_grid(out / "samples" / f"{iteration:07d}.png", samples, settings.grid)
-        save(out / "checkpoint.npz", Checkpoint(settings, iteration, shape, model.critic, model.generator))
-        snapshots.append((iteration, samples[: figures.PANEL**2]))
-
-    start, every = time.perf_counter(), min(100, max(1, settings.iterations // 500))
+    run, status = Run(args.out, model, shape, args.data, args.device), 0
+    every = min(100, max(1, settings.iterations // 500))
     with (
-        open(out / "curves.csv", "w", newline="", buffering=1) as file,
         tqdm(total=settings.iterations, unit="it", disable=None) as bar,
         ctrl_c() as stopped,
         numpy.errstate(over="ignore", invalid="ignore"),  # divergence is found in the figures, and told in one line
     ):
-        table = csv.writer(file)
-        table.writerow(("iteration", "l1", slope_name.replace(" ", "_")))
         try:
-            snapshot(0)
+            run.snapshot()
             for iteration in range(1, settings.iterations + 1):
-                history.add(*model.iteration())
+                run.history.add(*model.iteration())
                 last = iteration == settings.iterations or bool(stopped)
                 due = last or iteration % settings.sample_every == 0
                 if due or iteration % every == 0:
-                    row = history.read()
-                    table.writerow(row)
-                    bar.set_postfix_str(f"L1 {row[1]:.3f}, {slope_name} {row[2]:.3f}", refresh=False)
+                    _, l1, slope, _ = run.read()
+                    bar.set_postfix_str(f"L1 {l1:.3f}, {run.slope_name} {slope:.3f}", refresh=False)
                 bar.update()
                 if due:
-                    snapshot(iteration)
+                    run.snapshot()
+                if run.judged and not stopped and (last or iteration % settings.evaluate_every == 0):
+                    run.evaluate()
                 if last:
                     break
             status = INTERRUPTED if stopped else 0
         except Diverged as error:
-            print(
-                f"run_mnist.py: error: {error}; {out / 'checkpoint.npz'} keeps iteration {snapshots[-1][0]}",
-                file=sys.stderr,
-            )
+            kept = f"{args.out / 'checkpoint.npz'} keeps iteration {run.snapshots[-1][0]}"
+            print(f"run_mnist.py: error: {error}; {kept}", file=sys.stderr)
             status = DIVERGED
-    seconds = time.perf_counter() - start
-    figures.save_progress(out / "progress.png", snapshots)
-    figures.save_curves(out / "curves.png", history.rows, slope_name)
-    if history.rows:
-        iteration, l1, slope = history.rows[-1]
-        print(
-            f"{'interrupted after ' if status == INTERRUPTED else ''}{iteration:,} iterations in {seconds:.1f} s"
-            f" ({1000 * seconds / iteration:.1f} ms each), L1 {l1:.3f}, {slope_name} {slope:.3f}:"
-            f" see {out / 'progress.png'}"
-        )
+    summary = run.summary()
+    if run.evaluations:
+        print_table(table(run.evaluations[-1], run.judge.real))
+    run.report(summary)
+    print(f"{'interrupted after ' if status == INTERRUPTED else ''}{summary}: see {args.out / 'report.html'}")
     return status
+
+
+def checkpoint_in(args: argparse.Namespace, given: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in ``args.out``; an InputError where a flag asks for another network than it holds."""
+    path = args.out / "checkpoint.npz"
+    checkpoint = load(path)
+    for name in ("critic", "generator", "noise", "noise_dim"):
+        held = getattr(checkpoint.settings, name)
+        if given.get(name, held) != held:
+            raise InputError(f"{path} is of another network: its {name} is {held}, not {given[name]}")
+    return checkpoint
 
 
 def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Write ``args.generate`` samples of the checkpoint in ``args.out``: generated.npy and a grid of the first 100."""
-    path = args.out / "checkpoint.npz"
-    checkpoint = load(path)
-    settings = checkpoint.settings
-    for name in ("critic", "generator", "noise", "noise_dim"):
-        asked, held = given.get(name, getattr(settings, name)), getattr(settings, name)
-        if asked != held:
-            raise InputError(f"{path} is of another network: its {name} is {held}, not {asked}")
-    rng = numpy.random.default_rng([given.get("seed", settings.seed), 2])
-    images = numpy.empty((args.generate, *checkpoint.shape), "float32")
-    for start in range(0, args.generate, CHUNK):
-        part = images[start : start + CHUNK]
-        noise = backend.asarray(NOISES[settings.noise](rng, (len(part), settings.noise_dim)))
-        part[:] = backend.to_numpy(generate(checkpoint.generator, noise)).reshape(part.shape)
+    checkpoint = checkpoint_in(args, given)
+    images = draw(checkpoint.generator, checkpoint.settings, args.generate, given.get("seed"))
+    images = images.reshape(-1, *checkpoint.shape)
     with replacing(args.out / "generated.npy") as part:
         numpy.save(part, images)
     figures.save_grid(args.out / "generated.png", images[:100], columns=10)
@@ -190,11 +165,33 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(given: dict[str, Any], args: argparse.Namespace) -> int:
+    """Print the figures of the checkpoint's samples, and write them to evaluation.json."""
+    checkpoint = checkpoint_in(args, given)
+    judge = Judge(args.data)
+    if judge.train.shape[1] != math.prod(checkpoint.shape):
+        raise InputError(f"--data {args.data} holds images of another size than the run in {args.out}")
+    samples = draw(checkpoint.generator, checkpoint.settings, len(judge.test), given.get("seed"))
+    judged = judge(samples) | judge.distances(checkpoint.critic, samples)
+    write_json(
+        args.out / "evaluation.json", {"real": judge.real, "samples": [{"iteration": checkpoint.iteration, **judged}]}
+    )
+    print_table(table(judged, judge.real))
+    return 0
+
+
+def print_table(rows: list[tuple[str, str, str]]) -> None:
+    for what, samples, real in rows:
+        print(f"{what:<66} {samples:>8} {real:>8}")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser, args, given = parse(argv)
     with one_line_errors(parser, args, DataError, CheckpointError):
         backend.use(args.device)
-        return sample(given, args) if args.generate else train(replace(Settings(), **given), args)
+        if args.generate:
+            return sample(given, args)
+        return evaluate(given, args) if args.evaluate else train(replace(Settings(), **given), args)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[ValueError]) -> Iterator[None]:
     """End the program in one line on bad input, of the kinds given or of a device, file or size, and on Ctrl-C.
 
-    ``args`` has the flags ``device`` and ``out``, which the line names.
+    ``args`` has the flags ``device`` and ``out`` (or ``data``, where it writes there), which the line names.
     """
     try:
         yield
@@ -38,10 +39,30 @@ def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[V
     except MemoryError as error:
         parser.error(f"not enough memory for these sizes: {error}")
     except OSError as error:
-        parser.error(f"--out {args.out}: {error.strerror or error} ({error.filename})")
+        where = f"--out {args.out}" if "out" in args else f"--data {args.data}"
+        parser.error(f"{where}: {error.strerror or error} ({error.filename})")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+class Stopwatch:
+    """Seconds since it was made, less those inside ``with stopwatch.stopped():``."""
+
+    def __init__(self) -> None:
+        self._start, self._stopped_at = time.perf_counter(), None
+
+    def seconds(self) -> float:
+        return (self._stopped_at or time.perf_counter()) - self._start
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self._stopped_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - self._stopped_at
+            self._stopped_at = None
 
 
 def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:

@@ -60,10 +60,19 @@ def load_images(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
     The file is ``{split}-images-idx3-ubyte``, or with a dot before idx3, either of them gzipped or not. Raises
     DataError where there is none, or where it is damaged.
     """
-    names = [f"{split}-images{dot}idx3-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
+    return _load(folder, f"{split}-images", ndim=3)
+
+
+def load_labels(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
+    """The classes of those images: (n,), uint8, from ``{split}-labels-idx1-ubyte`` and its variants; errors alike."""
+    return _load(folder, f"{split}-labels", ndim=1)
+
+
+def _load(folder: Path, stem: str, ndim: int) -> numpy.ndarray:
+    names = [f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     for name in names:
         if (folder / name).exists():
-            return read_idx(folder / name, ndim=3)
+            return read_idx(folder / name, ndim)
     raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
+from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -46,18 +47,43 @@ def save_progress(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) ->
         figure.savefig(part)
 
 
-def save_curves(path: Path, rows: Sequence[tuple[int, float, float]], slope_name: str) -> None:
-    """L1 and the critic's mean slope over the iterations, one above the other; rows of (iteration, L1, slope)."""
-    iteration, l1, slope = numpy.array(rows).reshape(-1, 3).T
-    save_panels(
-        path,
-        [
-            lines("", {"": (iteration, l1)}, "", "L1 = mean D(fake) - mean D(real)", marks=[0]),
-            lines("", {"": (iteration, slope)}, "iteration", f"mean {slope_name}", marks=[1]),
-        ],
-        columns=1,
-        size=(8, 3),
-    )
+def save_animation(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]], seconds: float = 0.25) -> None:
+    """The samples at each moment (iteration, images), one after the other, as a GIF that rests on the last."""
+    figure = Figure(figsize=(3, 3.2), dpi=110)
+    axes = figure.add_axes((0, 0, 1, 0.93))
+    writer = PillowWriter(fps=round(1 / seconds))
+    with replacing(path) as part, writer.saving(figure, part, figure.dpi):
+        for i, (iteration, images) in enumerate(snapshots):
+            axes.clear()
+            axes.imshow(tile(images[: PANEL**2], columns=PANEL), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(f"{iteration:,}", fontsize=10)
+            axes.axis("off")
+            for _ in range(8 if i == len(snapshots) - 1 else 1):
+                writer.grab_frame()
+
+
+def save_curves(
+    path: Path, rows: Sequence[tuple[int, float, float, float]], slope_name: str, evaluations: Sequence[dict] = ()
+) -> None:
+    """L1 and the critic's mean slope over the training time, from rows of (iteration, L1, slope, seconds).
+
+    And from evaluations, where there are any: the Frechet distance of the samples, and L1 on training and test images.
+    """
+    _, l1, slope, seconds = numpy.array(rows).reshape(-1, 4).T
+    panels = [
+        lines("", {"": (seconds, l1)}, "seconds", "L1 = mean D(fake) - mean D(real)", marks=[0]),
+        lines("", {"": (seconds, slope)}, "seconds", f"mean {slope_name}", marks=[1]),
+    ]
+    if evaluations:
+        at, distance, train, test = (
+            numpy.array([e[name] for e in evaluations]) for name in ("seconds", "units", "l1_train", "l1_test")
+        )
+        held_out = {"training images": (at, train), "test images": (at, test)}
+        panels += [
+            lines("", {"": (at, distance)}, "seconds", "Frechet distance, real = 1", [1], ("linear", "log"), "o-"),
+            lines("", held_out, "seconds", "L1", marks=[0], style="o-"),
+        ]
+    save_panels(path, panels, columns=2, size=(5.5, 3))
 
 
 # --- Panels: each a function that draws on matplotlib axes ---------------------------------------
@@ -85,12 +111,13 @@ def lines(
     ylabel: str = "",
     marks: Sequence[float] = (),
     scale: tuple[str, str] = ("linear", "linear"),
+    style: str = "-",
 ) -> Panel:
     """Curves (x, y) by their names, with dashed horizontal lines at ``marks``."""
 
     def draw(axes: Axes) -> None:
         for name, (x, y) in curves.items():
-            axes.plot(x, y, linewidth=1, label=name or None)
+            axes.plot(x, y, style, linewidth=1, markersize=3, label=name or None)
         for y in marks:
             axes.axhline(y, linewidth=0.8, color="gray", linestyle="--")
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=scale[0], yscale=scale[1])

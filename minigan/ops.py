@@ -181,6 +181,24 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 @primitive(
+    lambda g, out, x, axis, keepdims: (
+        _keepdims(g, x, axis, keepdims) * exp(x - _keepdims(out, x, axis, keepdims))  # the softmax of x
+    ),
+    expects="axes of the array",
+)
+def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) over ``axis`` (an int, a tuple of ints, or None for all), for any x."""
+    top = x.max(axis=axis, keepdims=True)
+    y = backend.xp.log(backend.xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    return y if keepdims else y.squeeze(axis)
+
+
+def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
+    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ()."""
+    return mean(logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
+
+
+@primitive(
     lambda g, out, x, axis, keepdims: x * _keepdims(g * safe_reciprocal(out), x, axis, keepdims),
     expects="an axis, or two",
 )

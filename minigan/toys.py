@@ -79,6 +79,7 @@ LINE = Settings(
     output=None,
     noise="uniform",
     noise_dim=1,
+    average=0.0,
 )
 PLANE = replace(
     LINE,

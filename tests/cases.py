@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 
-from minigan import ops
+from minigan import backend, ops
 
 SHAPES = array_shapes(min_dims=0, max_dims=3, max_side=3)
 PAIRS = mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)
@@ -136,6 +136,12 @@ def linear(draw, rng):
     return ops.linear, [uniform(rng, (*lead, n, k)), uniform(rng, (k, m)), uniform(rng, (m,))]
 
 
+def softmax_cross_entropy(draw, rng):
+    n, k = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    labels = rng.integers(k, size=n)
+    return lambda x: ops.softmax_cross_entropy(x, backend.asarray(labels)), [uniform(rng, (n, k))]
+
+
 CASES = {
     "add": binary(ops.add),
     "sub": binary(ops.sub),
@@ -155,6 +161,8 @@ CASES = {
     "maximum": maximum,
     "sum": reduction(ops.sum),
     "mean": reduction(ops.mean),
+    "logsumexp": reduction(ops.logsumexp),
+    "softmax_cross_entropy": softmax_cross_entropy,
     "norm": reduction(ops.norm, off_zero, most=2),
     "broadcast_to": broadcast_to,
     "sum_to": sum_to,

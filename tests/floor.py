@@ -53,6 +53,7 @@ def build_minigan(size: Size, device: str, graph: bool = False) -> Built:
         critic=size.critic,
         generator=size.generator,
         noise_dim=size.noise,
+        average=0.0,
     )
     model = WGANGP(settings, sampler(load_images()), 784, graph)
     return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])

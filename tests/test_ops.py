@@ -124,6 +124,15 @@ def test_sigmoid_and_softplus_are_sound_for_any_argument(dtype):
     assert np.isfinite(g.data).all() and np.isfinite(h.data).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_logits_of_any_size(dtype):
+    logits = mg.tensor(np.array([[1e4, 0, -1e4], [0, 0, 0]], dtype), requires_grad=True)
+    loss = ops.softmax_cross_entropy(logits, np.array([0, 2]))
+    np.testing.assert_allclose(loss.data, np.log(3) / 2, rtol=1e-6)
+    (g,) = mg.grad(loss, logits)
+    np.testing.assert_allclose(g.data, np.array([[0, 0, 0], [1 / 6, 1 / 6, -1 / 3]]), atol=1e-6)
+
+
 @pytest.mark.parametrize("axis", [None, 1, -1, (0, 1)])
 def test_norm_is_safe_at_zero(axis):
     """Value, gradient and second gradient are finite where the vector is 0, and 0 there: the subgradient chosen."""

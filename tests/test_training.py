@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minigan import backend, training
+from minigan import backend, metrics, training
 from minigan.data import load_images, sampler
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, WHERE, slope_of
@@ -184,19 +184,6 @@ def test_parameters_that_are_not_finite_are_found(mnist):
         model.check_finite()
 
 
-def frechet(a, b):
-    """The Frechet distance between Gaussians with the means and covariances of two sets of rows.
-
-    ||m - n||^2 + tr(C + D - 2 (C D)^(1/2)); Dowson and Landau 1982. The last trace is the sum of the square roots of
-    the eigenvalues of C^(1/2) D C^(1/2).
-    """
-    c, d = np.cov(a.T), np.cov(b.T)
-    values, vectors = np.linalg.eigh(c)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ d @ root).clip(0)).sum()
-    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c) + np.trace(d) - 2 * cross
-
-
 def test_a_short_real_training(mnist):
     """L1 falls, the gradient norm approaches 1, and the samples leave noise far behind.
 
@@ -219,5 +206,5 @@ def test_a_short_real_training(mnist):
     shuffled = rng.permuted(sampler(mnist)(2000, rng), axis=0)
     samples = backend.to_numpy(model.generate(2000))
     sets = {"samples": samples, "shuffled": shuffled, "noise": rng.random((2000, 784)), "real": real}
-    distance = {name: frechet(x, other) for name, x in sets.items()}
+    distance = {name: metrics.frechet(x, other) for name, x in sets.items()}
     assert distance["samples"] < distance["shuffled"] / 2 < distance["noise"] / 4, distance

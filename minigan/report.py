@@ -1,0 +1,104 @@
+"""The page that a run leaves to look at: one file, with its pictures inside."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+import numpy
+
+from . import backend, metrics
+from .checkpoint import replacing
+from .nn import MLP
+from .training import NOISES, Settings, generate
+
+COLUMNS = 10  # of every grid of samples
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 0 auto;
+       padding: 1rem; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid #ddd; }
+figure { margin: 1rem 0; overflow-x: auto; }
+img { max-width: 100%; height: auto; display: block; }
+img.wide { width: 100%; min-width: 44rem; max-width: none; }
+img.pixels { width: 100%; max-width: 38rem; image-rendering: pixelated; }
+figcaption, p { color: #444; max-width: 42rem; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+td, th { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
+td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p>$summary</p>
+$body
+</body>
+</html>
+""")
+
+
+def interpolations(generator: MLP, settings: Settings, rows: int = 6) -> numpy.ndarray:
+    """Samples (rows * COLUMNS, pixels) along the way from one noise vector to another, a row for each pair.
+
+    For normal noise the way is the arc between them, x cos t + y sin t, on which it stays as long as normal noise is
+    (White 2016, arXiv 1609.04468); for uniform noise it is the straight line.
+    """
+    rng = numpy.random.default_rng([settings.seed, 3])
+    x, y = (NOISES[settings.noise](rng, (rows, 1, settings.noise_dim)) for _ in range(2))
+    t = numpy.linspace(0, 1, COLUMNS, dtype="float32")[:, None]
+    angle = t * numpy.pi / 2
+    way = x * numpy.cos(angle) + y * numpy.sin(angle) if settings.noise == "normal" else x + t * (y - x)
+    return backend.to_numpy(generate(generator, backend.asarray(way.reshape(-1, settings.noise_dim), dtype="float32")))
+
+
+def by_class(samples: numpy.ndarray, probabilities: numpy.ndarray) -> numpy.ndarray:
+    """The first ``COLUMNS`` samples that the classifier puts into each class, a row for each; black where none is."""
+    classes = probabilities.argmax(axis=1)
+    grid = numpy.zeros((probabilities.shape[1], COLUMNS, samples.shape[1]), samples.dtype)
+    for row, c in zip(grid, range(len(grid))):
+        found = samples[classes == c][:COLUMNS]
+        row[: len(found)] = found
+    return grid.reshape(-1, samples.shape[1])
+
+
+def beside_nearest(samples: numpy.ndarray, training: numpy.ndarray, rows: int = 3) -> numpy.ndarray:
+    """Rows of ``COLUMNS`` samples, and below each the row of the training images that are nearest to them."""
+    samples = samples[: rows * COLUMNS]
+    index, _ = metrics.nearest(samples, training)
+    pairs = numpy.stack([samples, metrics.in_unit_range(training[index])]).reshape(2, rows, COLUMNS, -1)
+    return pairs.swapaxes(0, 1).reshape(2 * rows * COLUMNS, -1)
+
+
+def picture(title: str, path: Path, caption: str, kind: str = "pixels") -> str:
+    """An image file inside the page, under a title.
+
+    ``kind`` is "pixels", enlarged without smoothing, or "wide", never made too small to read, or "plain".
+    """
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    image = f'<img class="{kind}" alt="{title}" src="data:image/{path.suffix[1:]};base64,{data}">'
+    return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the first of them the head, under a title."""
+    head, *body = [[html.escape(text) for text in row] for row in rows]
+    lines = [
+        f"<tr><th>{'</th><th>'.join(head)}</th></tr>",
+        *(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body),
+    ]
+    return f"<h2>{title}</h2><p>{html.escape(caption)}</p><table>{''.join(lines)}</table>"
+
+
+def write(path: Path, summary: str, parts: Sequence[str]) -> None:
+    """The page, of parts that ``picture`` and ``table`` made."""
+    page = PAGE.substitute(title="minigan: a run", summary=html.escape(summary), body="\n".join(parts))
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")

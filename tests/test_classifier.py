@@ -1,0 +1,88 @@
+"""The classifier that judges samples: it is trained with this project's own means, and lies beside the data."""
+
+import numpy as np
+import pytest
+
+from minigan import classifier
+from minigan.data import MNIST, DataError, load_images, load_labels
+from tests.test_data import idx
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """3,000 training and 100 test images of 5 x 4 pixels in three classes, told apart by their brightness."""
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 3000), ("t10k", 100)):
+        labels = rng.integers(0, 3, n, dtype="uint8")
+        images = rng.integers(0, 50, (n, 5, 4), dtype="uint8") + 100 * labels[:, None, None]
+        (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(idx(images.shape, images.tobytes()))
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(idx(labels.shape, labels.tobytes()))
+    return tmp_path
+
+
+def run(*argv):
+    return classifier.main([str(a) for a in argv])
+
+
+def test_the_one_beside_the_data_is_right_on_98_percent():
+    judge = classifier.load(MNIST / classifier.FILE)
+    assert classifier.accuracy(judge, load_images(split="t10k"), load_labels(split="t10k")) >= 0.98
+    assert (MNIST / classifier.FILE).stat().st_size < 500_000
+
+
+def test_two_thousand_digits_teach_it_something():
+    images, labels = load_images()[:4000], load_labels()[:4000]
+    judge = classifier.train(images[:2000], labels[:2000], epochs=5)
+    assert classifier.accuracy(judge, images[2000:], labels[2000:]) > 0.85
+
+
+def test_a_look():
+    judge = classifier.load(MNIST / classifier.FILE)
+    images = load_images(split="t10k")[:50]
+    seen = classifier.look(judge, images, block=7)
+    assert seen.features.shape == (50, 64) and seen.probabilities.shape == (50, 10)
+    assert seen.features.dtype == seen.probabilities.dtype == "float32" and seen.features.min() == 0
+    np.testing.assert_allclose(seen.probabilities.sum(axis=1), 1, rtol=1e-5)
+    logits = judge(images.reshape(50, -1).astype("float32") / np.float32(255)).data
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(seen.probabilities, softmax, rtol=1e-4, atol=1e-7)
+
+
+def test_the_command_makes_one_beside_any_data(folder, capsys):
+    assert run("--data", folder) == 0
+    assert "100.00% right on test images" in capsys.readouterr().out
+    first = (folder / classifier.FILE).read_bytes()
+    run("--data", folder)
+    assert (folder / classifier.FILE).read_bytes() == first
+
+
+@pytest.mark.parametrize("missing", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
+def test_without_the_files_it_says_which(folder, missing, capsys):
+    (folder / missing).unlink()
+    with pytest.raises(SystemExit) as exit:
+        run("--data", folder)
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and missing in error
+
+
+def test_labels_of_other_images(folder, capsys):
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx((7,), bytes(7)))
+    with pytest.raises(SystemExit):
+        run("--data", folder)
+    assert "holds 3000 images and 7 labels of them" in capsys.readouterr().err
+
+
+def test_bad_files(tmp_path):
+    path = tmp_path / classifier.FILE
+    with pytest.raises(DataError, match=r"there is no classifier.*python -m minigan.classifier --data"):
+        classifier.load(path)
+    path.write_bytes(b"not one")
+    with pytest.raises(DataError, match="not a classifier, or a damaged one"):
+        classifier.load(path)
+    good = (MNIST / classifier.FILE).read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(DataError, match="not a classifier, or a damaged one"):
+        classifier.load(path)
+    np.savez(path, np.zeros((3, 2)), np.zeros(2), np.zeros((3, 2)), np.zeros(2))
+    with pytest.raises(DataError, match=r"a layer is \(3, 2\); expected \(2, 2\)"):
+        classifier.load(path)
