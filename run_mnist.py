@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from minigan import backend, figures
 from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing
-from minigan.cli import INTERRUPTED, InputError, Parser, number, one_line_errors
+from minigan.cli import INTERRUPTED, InputError, Parser, number, one_line_errors, text
 from minigan.data import MNIST, DataError, load_images, sampler
 from minigan.evaluation import Judge, table
 from minigan.losses import GAMES
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     parser = Parser(
         prog="run_mnist.py",
         description="Train a WGAN-GP on MNIST and watch the digits appear, or generate digits from a trained one.",
-        epilog="In brackets: the default, and after a bar the value of --preset article.",
+        epilog="In brackets: the default, and after it what another --preset has instead.",
     )
     add = parser.add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
@@ -41,13 +41,17 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     add("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
     add("--evaluate", action="store_true", help="no training: how good the checkpoint's samples are, in figures")
-    add("--preset", choices=PRESETS, help="where the settings below start from: digits fast, or the article's own")
+    add(
+        "--preset",
+        choices=PRESETS,
+        help="where the settings below start from: digits fast, digits well, or the article's own",
+    )
 
     def setting(flag: str, help: str, name: str = "", **how: Any) -> None:
         name = name or flag[2:].replace("-", "_")
-        values = [getattr(preset, name) for preset in PRESETS.values()]
-        shown = [" ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in dict.fromkeys(values)]
-        add(flag, dest=name, default=argparse.SUPPRESS, help=f"{help} [{' | '.join(shown)}]", **how)
+        default, *others = [(label, getattr(preset, name)) for label, preset in PRESETS.items()]
+        shown = [text(default[1]), *(f"{label}: {text(value)}" for label, value in others if value != default[1])]
+        add(flag, dest=name, default=argparse.SUPPRESS, help=f"{help} [{', '.join(shown)}]", **how)
 
     setting("--iterations", "generator steps to train for", type=count, metavar="N")
     setting("--batch-size", "samples in a batch", type=count, metavar="N")
@@ -125,7 +129,7 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
                 bar.update()
                 if due:
                     run.snapshot()
-                if run.judged and not stopped and (last or iteration % settings.evaluate_every == 0):
+                if run.judge and not stopped and (last or iteration % settings.evaluate_every == 0):
                     run.evaluate()
                 if last:
                     break

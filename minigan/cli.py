@@ -80,3 +80,8 @@ def number(kind: type, low: float, high: float = math.inf, above: bool = False) 
         return value
 
     return parse
+
+
+def text(value: Any) -> str:
+    """A setting's value as one types it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

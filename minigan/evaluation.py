@@ -1,5 +1,6 @@
 """How good samples are: every figure at once, beside what real images give in their place."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy
@@ -33,7 +34,6 @@ FIGURES = {
 class Judge:
     """Judges samples by the classifier and the images in ``folder``, with its test images as what is real.
 
-    ``real`` holds the same figures for as many training images in the place of samples (for "nearest": test images).
     Raises DataError where images or classifier are missing or damaged.
     """
 
@@ -41,15 +41,16 @@ class Judge:
         self.classifier = load(folder / FILE)
         self.train, self.test = (_rows(load_images(folder, split)) for split in ("train", "t10k"))
         self.test = self.test[:SAMPLES]
-        self.test_features = look(self.classifier, self.test).features
-        self.real = self._figures(self.train[: len(self.test)])
-        self.unit = self.real["frechet"]
-        self.real |= {"units": 1.0, "nearest": self._nearest(self.test)}
+
+    @cached_property
+    def real(self) -> dict[str, float]:
+        """The figures for as many training images in the place of samples (and for "nearest", for test images)."""
+        return self._figures(self.train[: len(self.test)]) | {"units": 1.0, "nearest": self._nearest(self.test)}
 
     def __call__(self, samples: numpy.ndarray) -> dict[str, float]:
         """The figures for as many samples (n, pixels), float32 in [0, 1], as there are rows in ``test``."""
         figures = self._figures(samples)
-        return figures | {"units": figures["frechet"] / self.unit, "nearest": self._nearest(samples)}
+        return figures | {"units": figures["frechet"] / self.real["frechet"], "nearest": self._nearest(samples)}
 
     def look(self, samples: numpy.ndarray) -> Look:
         return look(self.classifier, samples)
@@ -63,12 +64,16 @@ class Judge:
         fake, train, test = (_mean_score(critic, x) for x in (samples, self.train[: len(self.test)], self.test))
         return {"l1_train": fake - train, "l1_test": fake - test}
 
+    @cached_property
+    def _test_features(self) -> numpy.ndarray:
+        return self.look(self.test).features
+
     def _figures(self, images: numpy.ndarray) -> dict[str, float]:
         seen = self.look(images)
         shares = metrics.class_shares(seen.probabilities)
-        precision, recall = metrics.precision_recall(self.test_features, seen.features)
+        precision, recall = metrics.precision_recall(self._test_features, seen.features)
         return {
-            "frechet": metrics.frechet(seen.features, self.test_features),
+            "frechet": metrics.frechet(seen.features, self._test_features),
             "precision": precision,
             "recall": recall,
             "sliced_wasserstein": metrics.sliced_wasserstein(*map(metrics.in_unit_range, (images, self.test))),

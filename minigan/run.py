@@ -11,7 +11,7 @@ import numpy
 from . import backend, figures, report
 from .checkpoint import Checkpoint, load, replacing, save
 from .classifier import FILE
-from .cli import Stopwatch
+from .cli import Stopwatch, text
 from .evaluation import Judge, table
 from .nn import MLP
 from .training import NOISES, WGANGP, History, Settings, generate
@@ -44,14 +44,13 @@ class Run:
     """
 
     def __init__(self, out: Path, model: WGANGP, shape: tuple[int, int], data: Path, device: str) -> None:
-        self.out, self.model, self.settings, self.shape, self.data = out, model, model.settings, shape, data
+        self.out, self.model, self.settings, self.shape = out, model, model.settings, shape
         self.slope_name = SLOPE_NAMES[self.settings.slope]
         self.history = History()
         self.curves: list[tuple[int, float, float, float]] = []  # iteration, L1, slope, seconds
         self.snapshots: list[tuple[int, numpy.ndarray]] = []  # iteration, images of one fixed noise
         self.evaluations: list[dict[str, float]] = []
-        self.judged = (data / FILE).exists()
-        self.judge: Judge | None = None
+        self.judge = Judge(data) if (data / FILE).exists() else None
         rng, n = numpy.random.default_rng([self.settings.seed, 1]), self.settings.grid**2
         self.fixed_noise = backend.asarray(NOISES[self.settings.noise](rng, (n, self.settings.noise_dim)))
         (out / "samples").mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,6 @@ class Run:
     def evaluate(self) -> None:
         """The samples' figures, in ``evaluation.json`` beside those of real images."""
         with self.watch.stopped():
-            self.judge = self.judge or Judge(self.data)
             samples = draw(self.model.averaged, self.settings, len(self.judge.test))
             judged = self.judge(samples) | self.judge.distances(self.model.critic, samples)
             self.evaluations.append({"iteration": self.model.iterations, "seconds": self.watch.seconds(), **judged})
@@ -124,9 +122,7 @@ class Run:
                 report.picture("Learned, or copied?", grid("nearest.png", copied), NEAREST),
             ]
         between = grid("interpolations.png", report.interpolations(generator, self.settings))
-        values = [
-            (k, " ".join(map(str, v)) if isinstance(v, tuple) else str(v)) for k, v in asdict(self.settings).items()
-        ]
+        values = [(name, text(value)) for name, value in asdict(self.settings).items()]
         parts += [
             report.picture("Between two noises", between, INTERPOLATIONS),
             report.table("Settings", "", [("setting", "value"), *values]),

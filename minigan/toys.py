@@ -73,6 +73,7 @@ LINE = Settings(
     batch_size=256,
     critic_steps=5,
     learning_rate=2e-3,
+    decay="linear",
     penalty="one-sided-squared",
     critic=(32, 32),
     generator=(32, 32),

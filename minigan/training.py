@@ -36,7 +36,7 @@ class Settings:
     batch_size: int = 64
     critic_steps: int = 2
     learning_rate: float = 2e-3
-    decay: str = "linear"
+    decay: str = "constant"
     betas: tuple[float, float] = (0.5, 0.9)
     game: str = "wgan"
     penalty: str = "two-sided"
@@ -53,21 +53,21 @@ class Settings:
     init: str = "he"
     noise: str = "normal"
     noise_dim: int = 32
-    average: float = 0.999
+    average: float = 0.9995
     seed: int = 0
-    sample_every: int = 1_000
+    sample_every: int = 500
     evaluate_every: int = 2_000
     grid: int = 10
 
 
 PRESETS = {
     "default": Settings(),
+    "long": Settings(iterations=120_000, average=0.9999, sample_every=4_000, evaluate_every=10_000),
     "article": Settings(  # the article's own program
         iterations=400_000,
         batch_size=100,
         critic_steps=5,
         learning_rate=1e-4,
-        decay="constant",
         betas=(0.5, 0.999),
         penalty="one-sided-relu",
         critic=(128, 32),
@@ -76,6 +76,7 @@ PRESETS = {
         noise="uniform",
         noise_dim=10,
         average=0.0,
+        sample_every=1_000,
         evaluate_every=40_000,
         grid=6,
     ),
@@ -139,8 +140,8 @@ class WGANGP:
         rate = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
         self.critic_adam.lr = self.generator_adam.lr = rate
         adams = [self.critic_adam] * self.settings.critic_steps + [self.generator_adam]
-        # The first averages reach back over a share of the iterations, so that the initial weights are soon forgotten.
-        keep = min(self.settings.average, (1 + self.iterations) / (10 + self.iterations))
+        # At first the average reaches back over a quarter of the iterations, so that the initial weights are forgotten.
+        keep = min(self.settings.average, (1 + self.iterations) / (5 + self.iterations))
         rates = [*(adam.next_step() for adam in adams), (keep, 1 - keep)]
         self.rates[...] = backend.asarray(rates, dtype="float32")
         self.iterations += 1

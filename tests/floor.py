@@ -49,7 +49,6 @@ def build_minigan(size: Size, device: str, graph: bool = False) -> Built:
         batch_size=size.batch,
         critic_steps=size.steps,
         learning_rate=LR,
-        decay="constant",
         critic=size.critic,
         generator=size.generator,
         noise_dim=size.noise,

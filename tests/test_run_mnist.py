@@ -127,6 +127,14 @@ def test_evaluation_during_a_run_and_after_it(tmp_path, judged, capsys):
     assert again == {"real": evaluation["real"], "samples": evaluation["samples"][2:]}
 
 
+def test_a_damaged_classifier_is_found_before_the_training(tmp_path, judged, capsys):
+    (judged / "classifier.npz").write_bytes(b"")
+    capsys.readouterr()
+    message = fails(capsys, *TINY, "--data", judged, "--out", tmp_path / "out")
+    assert f"{judged / 'classifier.npz'}: not a classifier, or a damaged one" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluation_without_a_classifier(tmp_path, images, judged, capsys):
     (judged / "classifier.npz").unlink()
     run(*TINY, "--data", judged, "--out", tmp_path / "out")

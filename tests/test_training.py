@@ -176,6 +176,24 @@ def test_history_finds_the_first_figure_that_is_not_finite(bad):
     assert history.rows == []
 
 
+def test_the_generators_running_average(mnist):
+    model = gan(Settings(**{**vars(SMALL), "average": 0.5}), mnist[:100])
+    parameters = model.generator.parameters()
+    expected = [p.data.copy() for p in parameters]
+    for i in range(12):
+        model.iteration()
+        keep = min(0.5, (1 + i) / (5 + i))
+        expected = [keep * e + (1 - keep) * p.data for e, p in zip(expected, parameters)]
+    for a, e, p in zip(model.averaged.parameters(), expected, parameters):
+        np.testing.assert_allclose(a.data, e, rtol=1e-4, atol=1e-7)
+        assert (a.data != p.data).any()
+
+
+def test_without_an_average_the_generator_itself_draws_the_samples(mnist):
+    model = gan(Settings(**{**vars(SMALL), "average": 0.0}), mnist[:100])
+    assert model.averaged is model.generator
+
+
 def test_parameters_that_are_not_finite_are_found(mnist):
     model = gan(SMALL, mnist[:10])
     model.check_finite()
