@@ -18,6 +18,7 @@ from .autodiff import grad
 from .checkpoint import replacing
 from .cli import Parser, one_line_errors
 from .data import MNIST, DataError, load_images, load_labels
+from .metrics import in_unit_range
 from .nn import MLP
 from .optim import Adam
 from .tensor import Tensor, no_grad
@@ -78,8 +79,7 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS, se
 
 
 def _rows(images: numpy.ndarray) -> backend.Array:
-    rows = backend.asarray(images.reshape(len(images), -1), dtype="float32")
-    return rows / 255 if images.dtype == numpy.uint8 else rows
+    return backend.asarray(in_unit_range(images).reshape(len(images), -1))
 
 
 def save(path: Path, classifier: MLP) -> None:

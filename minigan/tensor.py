@@ -107,7 +107,8 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
 
     For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *operands, **static)`` takes
     the gradient ``g`` with respect to the result ``out`` and returns the one with respect to that operand, in its shape
-    and dtype. ``expects`` says in an error what the operands should have been.
+    and dtype (or an ``ops.RowProduct`` that stands for it). ``expects`` says in an error what the operands should have
+    been.
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:

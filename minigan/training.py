@@ -62,7 +62,7 @@ class Settings:
 
 PRESETS = {
     "default": Settings(),
-    "long": Settings(iterations=120_000, average=0.9999, sample_every=4_000, evaluate_every=10_000),
+    "long": Settings(iterations=100_000, average=0.9999, sample_every=4_000, evaluate_every=10_000),
     "article": Settings(  # the article's own program
         iterations=400_000,
         batch_size=100,

@@ -124,6 +124,12 @@ def test_sigmoid_and_softplus_are_sound_for_any_argument(dtype):
     assert np.isfinite(g.data).all() and np.isfinite(h.data).all()
 
 
+def test_sigmoid_makes_no_denormal_numbers():
+    """They would slow down every product of matrices that they enter."""
+    y = ops.sigmoid(mg.tensor(np.linspace(-120, 0, 1000, dtype="float32"))).data
+    assert (y[y < 1e-20] == 0).all() and (y > 0).sum() > 380 and (np.diff(y) >= 0).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_cross_entropy_of_logits_of_any_size(dtype):
     logits = mg.tensor(np.array([[1e4, 0, -1e4], [0, 0, 0]], dtype), requires_grad=True)
