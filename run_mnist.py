@@ -1,6 +1,7 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
+import json
 import math
 import signal
 import sys
@@ -170,16 +171,21 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
 
 
 def evaluate(given: dict[str, Any], args: argparse.Namespace) -> int:
-    """Print the figures of the checkpoint's samples, and write them to evaluation.json."""
+    """Print the figures of the checkpoint's samples, and put them beside those of the run in evaluation.json."""
     checkpoint = checkpoint_in(args, given)
     judge = Judge(args.data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
         raise InputError(f"--data {args.data} holds images of another size than the run in {args.out}")
     samples = draw(checkpoint.generator, checkpoint.settings, len(judge.test), given.get("seed"))
     judged = judge(samples) | judge.distances(checkpoint.critic, samples)
-    write_json(
-        args.out / "evaluation.json", {"real": judge.real, "samples": [{"iteration": checkpoint.iteration, **judged}]}
-    )
+    path = args.out / "evaluation.json"
+    try:
+        earlier = json.loads(path.read_text())["samples"] if path.exists() else []
+        rows = {row["iteration"]: row for row in earlier}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not what an evaluation writes; move it away") from None
+    rows[checkpoint.iteration] = {"iteration": checkpoint.iteration, **rows.get(checkpoint.iteration, {}), **judged}
+    write_json(path, {"real": judge.real, "samples": list(rows.values())})
     print_table(table(judged, judge.real))
     return 0
 

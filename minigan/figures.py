@@ -80,7 +80,7 @@ def save_curves(
         )
         held_out = {"training images": (at, train), "test images": (at, test)}
         panels += [
-            lines("", {"": (at, distance)}, "seconds", "Frechet distance, real = 1", [1], ("linear", "log"), "o-"),
+            lines("", {"": (at, distance)}, "seconds", "Frechet distance, real = 1", marks=[0, 1], style="o-"),
             lines("", held_out, "seconds", "L1", marks=[0], style="o-"),
         ]
     save_panels(path, panels, columns=2, size=(5.5, 3))

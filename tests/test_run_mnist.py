@@ -122,9 +122,17 @@ def test_evaluation_during_a_run_and_after_it(tmp_path, judged, capsys):
 
     assert run("--evaluate", "--data", judged, "--out", out) == 0
     assert capsys.readouterr().out.splitlines() == printed.splitlines()[:-1]
-    again = json.loads((out / "evaluation.json").read_text())
-    del evaluation["samples"][2]["seconds"]
-    assert again == {"real": evaluation["real"], "samples": evaluation["samples"][2:]}
+    assert json.loads((out / "evaluation.json").read_text()) == evaluation  # nothing of the run's is lost
+
+    (out / "evaluation.json").unlink()
+    run("--evaluate", "--data", judged, "--out", out, "--seed", 7)
+    (row,) = json.loads((out / "evaluation.json").read_text())["samples"]
+    assert row["iteration"] == 6 and row["frechet"] != evaluation["samples"][2]["frechet"]
+
+    (out / "evaluation.json").write_text("{}")
+    capsys.readouterr()
+    message = fails(capsys, "--evaluate", "--data", judged, "--out", out)
+    assert "evaluation.json: not what an evaluation writes" in message
 
 
 def test_a_damaged_classifier_is_found_before_the_training(tmp_path, judged, capsys):
@@ -194,7 +202,7 @@ def test_help_reads_with_defaults(capsys):
         run("--help")
     text = capsys.readouterr().out
     assert exit.value.code == 0
-    for words in ("[0.5 0.9 | 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
+    for words in ("[0.5 0.9, article: 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
         assert words in " ".join(text.split()), words
     assert max(map(len, text.splitlines())) <= 80
 
