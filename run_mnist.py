@@ -38,10 +38,11 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     add = parser.add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
-    add("--data", type=Path, default=MNIST, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
+    add("--data", type=Path, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
-    add("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
-    add("--evaluate", action="store_true", help="no training: how good the checkpoint's samples are, in figures")
+    instead = parser.add_mutually_exclusive_group().add_argument
+    instead("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
+    instead("--evaluate", action="store_true", help="no training: how good the checkpoint's samples are, in figures")
     add(
         "--preset",
         choices=PRESETS,
@@ -105,13 +106,14 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
         raise InputError(f"--out {args.out} already holds a run; name another folder, or remove that one first")
     if args.graph and args.device == "cpu":
         raise InputError("--graph records what runs on a GPU; it needs --device gpu")
-    images = load_images(args.data)
+    data = args.data or MNIST
+    images = load_images(data)
     shape = images.shape[1:]
     try:
         model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
     except ValueError as error:
         raise InputError(str(error)) from None
-    run, status = Run(args.out, model, shape, args.data, args.device), 0
+    run, status = Run(args.out, model, shape, data.resolve(), args.device), 0
     every = min(100, max(1, settings.iterations // 500))
     with (
         tqdm(total=settings.iterations, unit="it", disable=None) as bar,
@@ -173,9 +175,10 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
 def evaluate(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Print the figures of the checkpoint's samples, and put them beside those of the run in evaluation.json."""
     checkpoint = checkpoint_in(args, given)
-    judge = Judge(args.data)
+    data = args.data or trained_on(args.out)
+    judge = Judge(data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
-        raise InputError(f"--data {args.data} holds images of another size than the run in {args.out}")
+        raise InputError(f"--data {data} holds images of another size than the run in {args.out}")
     samples = draw(checkpoint.generator, checkpoint.settings, len(judge.test), given.get("seed"))
     judged = judge(samples) | judge.distances(checkpoint.critic, samples)
     path = args.out / "evaluation.json"
@@ -188,6 +191,14 @@ def evaluate(given: dict[str, Any], args: argparse.Namespace) -> int:
     write_json(path, {"real": judge.real, "samples": list(rows.values())})
     print_table(table(judged, judge.real))
     return 0
+
+
+def trained_on(out: Path) -> Path:
+    """The folder of images that the run in ``out`` was trained on."""
+    try:
+        return Path(json.loads((out / "settings.json").read_text())["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{out / 'settings.json'} does not say what the run was trained on; give --data") from None
 
 
 def print_table(rows: list[tuple[str, str, str]]) -> None:

@@ -60,7 +60,7 @@ def recorded(function: Callable[[], Any]) -> Callable[[], Any]:
     It takes nothing, keeps what it changes in arrays that stay where they are, and depends on nothing else that
     changes. Three calls go through as they are, to compile and to plan; the next is recorded, and from then on the
     record is replayed, into the arrays that were returned with it. On the CPU it is ``function`` itself. Raises
-    DeviceError without cuTENSOR, which multiplies matrices here: CuPy refuses to record cuBLAS (its issue 6290).
+    DeviceError without cuTENSOR, which multiplies matrices here: CuPy refuses to record cuBLAS (cupy/cupy#6290).
     """
     if xp is numpy:
         return function

@@ -16,6 +16,7 @@ import pytest
 
 import run_mnist
 from minigan import checkpoint, classifier
+from minigan.data import MNIST
 from minigan.training import WGANGP
 from tests.test_data import idx
 
@@ -120,7 +121,7 @@ def test_evaluation_during_a_run_and_after_it(tmp_path, judged, capsys):
     assert "After 6 iterations" in page and "recall: test images among samples" in page
     assert (out / "classes.png").exists() and (out / "nearest.png").exists()
 
-    assert run("--evaluate", "--data", judged, "--out", out) == 0
+    assert run("--evaluate", "--out", out) == 0  # by the images that it was trained on
     assert capsys.readouterr().out.splitlines() == printed.splitlines()[:-1]
     assert json.loads((out / "evaluation.json").read_text()) == evaluation  # nothing of the run's is lost
 
@@ -151,7 +152,13 @@ def test_evaluation_without_a_classifier(tmp_path, images, judged, capsys):
     capsys.readouterr()
     message = fails(capsys, "--evaluate", "--data", judged, "--out", tmp_path / "out")
     assert "there is no classifier beside the data" in message
-    assert "holds images of another size" in fails(capsys, "--evaluate", "--out", tmp_path / "out")
+    message = fails(capsys, "--evaluate", "--data", MNIST, "--out", tmp_path / "out")
+    assert "holds images of another size" in message
+    (tmp_path / "out" / "settings.json").unlink()
+    message = fails(capsys, "--evaluate", "--out", tmp_path / "out")
+    assert "settings.json does not say what the run was trained on; give --data" in message
+    message = fails(capsys, "--evaluate", "--generate", 5, "--out", tmp_path / "out")
+    assert "--generate: not allowed with argument --evaluate" in message
 
 
 def test_generate(tmp_path, images, capsys):
