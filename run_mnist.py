@@ -21,7 +21,7 @@ from minigan.data import MNIST, DataError, load_images, sampler
 from minigan.evaluation import Judge, table
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, SLOPES, WHERE
-from minigan.run import Run, draw, write_json
+from minigan.run import Run, draw, evaluate, write_json
 from minigan.training import CONSTRAINTS, DECAYS, PRESETS, WGANGP, Diverged, Settings
 
 DIVERGED = 1  # the exit status
@@ -51,8 +51,8 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
 
     def setting(flag: str, help: str, name: str = "", **how: Any) -> None:
         name = name or flag[2:].replace("-", "_")
-        default, *others = [(label, getattr(preset, name)) for label, preset in PRESETS.items()]
-        shown = [text(default[1]), *(f"{label}: {text(value)}" for label, value in others if value != default[1])]
+        (_, default), *others = [(label, getattr(preset, name)) for label, preset in PRESETS.items()]
+        shown = [text(default), *(f"{label}: {text(value)}" for label, value in others if value != default)]
         add(flag, dest=name, default=argparse.SUPPRESS, help=f"{help} [{', '.join(shown)}]", **how)
 
     setting("--iterations", "generator steps to train for", type=count, metavar="N")
@@ -172,15 +172,14 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(given: dict[str, Any], args: argparse.Namespace) -> int:
+def judge_checkpoint(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Print the figures of the checkpoint's samples, and put them beside those of the run in evaluation.json."""
     checkpoint = checkpoint_in(args, given)
     data = args.data or trained_on(args.out)
     judge = Judge(data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
         raise InputError(f"--data {data} holds images of another size than the run in {args.out}")
-    samples = draw(checkpoint.generator, checkpoint.settings, len(judge.test), given.get("seed"))
-    judged = judge(samples) | judge.distances(checkpoint.critic, samples)
+    judged = evaluate(judge, checkpoint.critic, checkpoint.generator, checkpoint.settings, given.get("seed"))
     path = args.out / "evaluation.json"
     try:
         earlier = json.loads(path.read_text())["samples"] if path.exists() else []
@@ -212,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         backend.use(args.device)
         if args.generate:
             return sample(given, args)
-        return evaluate(given, args) if args.evaluate else train(replace(Settings(), **given), args)
+        return judge_checkpoint(given, args) if args.evaluate else train(replace(Settings(), **given), args)
 
 
 if __name__ == "__main__":

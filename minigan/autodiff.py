@@ -6,7 +6,6 @@ from operator import attrgetter
 
 from . import backend, ops
 from .backend import Array
-from .ops import RowProduct
 from .tensor import Tensor, recording
 
 
@@ -41,7 +40,7 @@ def grad(
 
     with recording(create_graph):
         path = _path(outputs, inputs)
-        parts: dict[Tensor, list[Tensor | RowProduct]] = {y: [] for y in path}
+        parts: dict[Tensor, list[Tensor | ops.RowProduct]] = {y: [] for y in path}
         for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
             parts.setdefault(y, []).append(_seed(i, y, g))
         for i, x in enumerate(inputs):
@@ -60,10 +59,10 @@ def grad(
     return tuple(gradients.get(x) for x in inputs)
 
 
-def _sum(parts: list[Tensor | RowProduct]) -> Tensor:
+def _sum(parts: list[Tensor | ops.RowProduct]) -> Tensor:
     """The sum of what the uses of one Tensor contribute to its gradient."""
     tensors = [p for p in parts if isinstance(p, Tensor)]
-    products = [p for p in parts if isinstance(p, RowProduct)]
+    products = [p for p in parts if isinstance(p, ops.RowProduct)]
     if products:
         x, y = zip(*products)
         tensors.append(ops.matmul_tn(ops.concatenate(x), ops.concatenate(y)))

@@ -3,7 +3,6 @@
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -44,25 +43,6 @@ def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[V
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-class Stopwatch:
-    """Seconds since it was made, less those inside ``with stopwatch.stopped():``."""
-
-    def __init__(self) -> None:
-        self._start, self._stopped_at = time.perf_counter(), None
-
-    def seconds(self) -> float:
-        return (self._stopped_at or time.perf_counter()) - self._start
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        self._stopped_at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._start += time.perf_counter() - self._stopped_at
-            self._stopped_at = None
 
 
 def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:

@@ -39,27 +39,27 @@ def save_progress(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) ->
     chosen = numpy.unique(numpy.linspace(0, len(snapshots) - 1, PANELS).round().astype(int))
     figure = Figure(figsize=(2.5 * len(chosen), 2.8), dpi=150, layout="constrained")
     for axes, i in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen):
-        iteration, images = snapshots[i]
-        axes.imshow(tile(images[: PANEL**2], columns=PANEL), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(f"{iteration:,}", fontsize=11)
-        axes.axis("off")
+        _moment(axes, *snapshots[i])
     with replacing(path) as part:
         figure.savefig(part)
 
 
-def save_animation(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]], seconds: float = 0.25) -> None:
+def _moment(axes: Axes, iteration: int, images: numpy.ndarray) -> None:
+    axes.imshow(tile(images[: PANEL**2], columns=PANEL), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(f"{iteration:,}", fontsize=11)
+    axes.axis("off")
+
+
+def save_animation(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) -> None:
     """The samples at each moment (iteration, images), one after the other, as a GIF that rests on the last."""
     figure = Figure(figsize=(3, 3.2), dpi=110)
     axes = figure.add_axes((0, 0, 1, 0.93))
-    writer = PillowWriter(fps=round(1 / seconds))
+    writer = PillowWriter(fps=4)
     with replacing(path) as part, writer.saving(figure, part, figure.dpi):
-        for i, (iteration, images) in enumerate(snapshots):
+        for snapshot in [*snapshots, *7 * snapshots[-1:]]:
             axes.clear()
-            axes.imshow(tile(images[: PANEL**2], columns=PANEL), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_title(f"{iteration:,}", fontsize=10)
-            axes.axis("off")
-            for _ in range(8 if i == len(snapshots) - 1 else 1):
-                writer.grab_frame()
+            _moment(axes, *snapshot)
+            writer.grab_frame()
 
 
 def save_curves(

@@ -63,7 +63,7 @@ def by_class(samples: numpy.ndarray, probabilities: numpy.ndarray) -> numpy.ndar
     """The first ``COLUMNS`` samples that the classifier puts into each class, a row for each; black where none is."""
     classes = probabilities.argmax(axis=1)
     grid = numpy.zeros((probabilities.shape[1], COLUMNS, samples.shape[1]), samples.dtype)
-    for row, c in zip(grid, range(len(grid))):
+    for c, row in enumerate(grid):
         found = samples[classes == c][:COLUMNS]
         row[: len(found)] = found
     return grid.reshape(-1, samples.shape[1])

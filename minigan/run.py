@@ -2,6 +2,9 @@
 
 import csv
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy
 from . import backend, figures, report
 from .checkpoint import Checkpoint, load, replacing, save
 from .classifier import FILE
-from .cli import Stopwatch, text
+from .cli import text
 from .evaluation import Judge, table
 from .nn import MLP
 from .training import NOISES, WGANGP, History, Settings, generate
@@ -34,6 +37,25 @@ FIGURES = (
 )
 CLASSES = "The first samples that the classifier puts into each class."
 NEAREST = "Rows of samples, and below each the training images that are nearest to them, pixel by pixel."
+
+
+class Stopwatch:
+    """Seconds since it was made, less those inside ``with stopwatch.stopped():``."""
+
+    def __init__(self) -> None:
+        self._start, self._stopped_at = time.perf_counter(), None
+
+    def seconds(self) -> float:
+        return (self._stopped_at or time.perf_counter()) - self._start
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self._stopped_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - self._stopped_at
+            self._stopped_at = None
 
 
 class Run:
@@ -81,8 +103,7 @@ class Run:
     def evaluate(self) -> None:
         """The samples' figures, in ``evaluation.json`` beside those of real images."""
         with self.watch.stopped():
-            samples = draw(self.model.averaged, self.settings, len(self.judge.test))
-            judged = self.judge(samples) | self.judge.distances(self.model.critic, samples)
+            judged = evaluate(self.judge, self.model.critic, self.model.averaged, self.settings)
             self.evaluations.append({"iteration": self.model.iterations, "seconds": self.watch.seconds(), **judged})
             write_json(self.out / "evaluation.json", {"real": self.judge.real, "samples": self.evaluations})
 
@@ -139,6 +160,14 @@ def draw(generator: MLP, settings: Settings, n: int, seed: int | None = None) ->
         noise = NOISES[settings.noise](rng, (len(part), settings.noise_dim))
         part[:] = backend.to_numpy(generate(generator, backend.asarray(noise)))
     return samples
+
+
+def evaluate(
+    judge: Judge, critic: MLP, generator: MLP, settings: Settings, seed: int | None = None
+) -> dict[str, float]:
+    """All figures of as many samples as the judge has test images, and L1 on its training and its test images."""
+    samples = draw(generator, settings, len(judge.test), seed)
+    return judge(samples) | judge.distances(critic, samples)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,6 +17,7 @@ import pytest
 import run_mnist
 from minigan import checkpoint, classifier
 from minigan.data import MNIST
+from minigan.run import Stopwatch
 from minigan.training import WGANGP
 from tests.test_data import idx
 
@@ -365,6 +366,8 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, i
     assert saved.iteration == 3 and all(np.isfinite(p.data).all() for p in saved.generator.parameters())
     assert len(rows(out)) == 5
     assert (out / "curves.png").exists() and (out / "progress.png").exists()
+    between = matplotlib.image.imread(out / "interpolations.png")  # of the last good checkpoint
+    assert (between[..., 3] == 1).all()  # what is not finite would be transparent
 
 
 def test_a_checkpoint_is_never_written_with_parameters_that_are_not_finite(tmp_path, images, capsys, monkeypatch):
@@ -407,6 +410,17 @@ def test_ctrl_c_saves_everything(tmp_path):
     last = int(rows(out)[-1][0])
     assert checkpoint.load(out / "checkpoint.npz").iteration == last
     assert (out / "samples" / f"{last:07d}.png").exists() and (out / "progress.png").exists()
+
+
+def test_a_stopped_watch_stands_still(monkeypatch):
+    now = iter([10.0, 13.0, 13.5, 18.0, 19.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    watch = Stopwatch()
+    with watch.stopped():  # from 13
+        assert watch.seconds() == 3
+        next(now)
+    # to 18
+    assert watch.seconds() == 4
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
