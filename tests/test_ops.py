@@ -176,7 +176,7 @@ SMALL, LONG = mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((4, 5)))
     [
         (lambda: SMALL @ LONG, ["matmul", "(2, 3)", "(4, 5)", "(..., n, k) @ (..., k, m)"]),
         (lambda: SMALL @ np.ones(3), ["matmul", "(2, 3)", "(3,)"]),
-        (lambda: ops.matmul_nt(SMALL[:, :1], np.ones((3, 4))), ["matmul_nt", "(2, 1)", "(3, 4)", "transposed"]),
+        (lambda: ops.matmul_nt(SMALL[:, :1], np.ones((4, 2))), ["matmul_nt", "(2, 1)", "(4, 2)", "transposed"]),
         (lambda: SMALL + LONG, ["add", "(2, 3)", "(4, 5)", "broadcast"]),
         (lambda: ops.linear(SMALL, np.ones((4, 2)), np.zeros(2)), ["linear", "(2, 3)", "(4, 2)", "(n, in)"]),
         (lambda: SMALL.reshape(4), ["reshape", "(2, 3)", "4", "same size"]),
