@@ -1,34 +1,39 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
-import json
 import math
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 from tqdm import tqdm
 
-from minigan import backend, figures
-from minigan.checkpoint import Checkpoint, CheckpointError, load, replacing
-from minigan.cli import INTERRUPTED, InputError, Parser, number, one_line_errors, text
+from minigan import backend
 from minigan.data import MNIST, DataError, load_images, sampler
-from minigan.evaluation import Judge, table
+from minigan.judge.evaluation import Judge, table
 from minigan.losses import GAMES
-from minigan.penalties import FORMS, SLOPES, WHERE
-from minigan.run import Run, draw, evaluate, write_json
-from minigan.training import CONSTRAINTS, DECAYS, PRESETS, WGANGP, Diverged, Settings
+from minigan.nn import CONSTRAINTS
+from minigan.penalties import SLOPES, WHERE
+from minigan.runs.checkpoint import Checkpoint, load
+from minigan.runs.folder import Folder
+from minigan.runs.report import report
+from minigan.runs.run import Run, draw, evaluate
+from minigan.settings import DECAYS, PENALTIES, PRESETS, Settings
+from minigan.tools import pictures
+from minigan.tools.cli import INTERRUPTED, InputError, Parser, number, one_line_errors, text
+from minigan.tools.files import replacing, write_json
+from minigan.training import WGANGP, Diverged
 
 DIVERGED = 1  # the exit status
 
 
 def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str, Any]]:
-    """The parser, the flags about where and on what, and the settings that were given by preset or by flag."""
+    """The parser, the flags of this program, and the settings that were given by preset or by flag."""
     count, positive = number(int, 1, 10**9), number(float, 0, above=True)  # beyond 10^9 NumPy's own sizes overflow
     parser = Parser(
         prog="run_mnist.py",
@@ -62,10 +67,9 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--decay", "of the learning rate: linear to 0, or constant", choices=DECAYS, metavar="HOW")
     setting("--betas", "Adam's, for both networks", type=number(float, 0, 1), nargs=2, metavar=("B1", "B2"))
     setting("--game", f"the two losses: {', '.join(GAMES)}", choices=GAMES, metavar="NAME")
-    forms = [*FORMS, "none"]
-    setting("--penalty", f"on the critic's slope: {', '.join(forms)}", choices=forms, metavar="FORM")
+    setting("--penalty", f"on the critic's slopes: {', '.join(PENALTIES)}", choices=PENALTIES, metavar="FORM")
     setting("--where", f"where the penalty looks: {', '.join(WHERE)}", choices=WHERE, metavar="WHERE")
-    setting("--slope", f"how the slope is measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
+    setting("--slope", f"how the slopes are measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
     setting("--constraint", f"besides the penalty: {', '.join(CONSTRAINTS)}", choices=CONSTRAINTS, metavar="NAME")
     setting("--lambda", "the penalty's weight", "penalty_weight", type=number(float, 0), metavar="X")
     setting("--critic", "widths of the critic's hidden layers", type=count, nargs="*", metavar="N")
@@ -77,11 +81,11 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--seed", "of everything random", type=number(int, 0), metavar="N")
 
     args = vars(parser.parse_args(argv))
-    where = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "evaluate", "preset")}
+    flags = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "evaluate", "preset")}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
-    if where["preset"]:
-        given = {**asdict(PRESETS[where["preset"]]), **given}
-    return parser, argparse.Namespace(**where), given
+    if flags["preset"]:
+        given = {**asdict(PRESETS[flags["preset"]]), **given}
+    return parser, argparse.Namespace(**flags), given
 
 
 @contextmanager
@@ -100,20 +104,22 @@ def ctrl_c() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def train(settings: Settings, args: argparse.Namespace) -> int:
-    """Train, and leave all that a ``Run`` leaves in ``args.out``; returns the exit status."""
-    if any((args.out / name).exists() for name in ("settings.json", "checkpoint.npz")):
+def train(given: dict[str, Any], args: argparse.Namespace) -> int:
+    """Train, and leave all that a run leaves in ``args.out``; returns the exit status."""
+    folder = Folder(args.out)
+    if folder.taken:
         raise InputError(f"--out {args.out} already holds a run; name another folder, or remove that one first")
     if args.graph and args.device == "cpu":
         raise InputError("--graph records what runs on a GPU; it needs --device gpu")
+    try:
+        settings = Settings(**given)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     data = args.data or MNIST
     images = load_images(data)
     shape = images.shape[1:]
-    try:
-        model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    run, status = Run(args.out, model, shape, data.resolve(), args.device), 0
+    model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
+    run, status = Run(folder, model, shape, data.resolve(), args.device), 0
     every = min(100, max(1, settings.iterations // 500))
     with (
         tqdm(total=settings.iterations, unit="it", disable=None) as bar,
@@ -138,66 +144,54 @@ def train(settings: Settings, args: argparse.Namespace) -> int:
                     break
             status = INTERRUPTED if stopped else 0
         except Diverged as error:
-            kept = f"{args.out / 'checkpoint.npz'} keeps iteration {run.snapshots[-1][0]}"
+            kept = f"{folder.checkpoint} keeps iteration {run.snapshots[-1][0]}"
             print(f"run_mnist.py: error: {error}; {kept}", file=sys.stderr)
             status = DIVERGED
     summary = run.summary()
     if run.evaluations:
         print_table(table(run.evaluations[-1], run.judge.real))
-    run.report(summary)
-    print(f"{'interrupted after ' if status == INTERRUPTED else ''}{summary}: see {args.out / 'report.html'}")
+    report(run, summary)
+    print(f"{'interrupted after ' if status == INTERRUPTED else ''}{summary}: see {folder.report}")
     return status
 
 
-def checkpoint_in(args: argparse.Namespace, given: dict[str, Any]) -> Checkpoint:
-    """The checkpoint in ``args.out``; an InputError where a flag asks for another network than it holds."""
-    path = args.out / "checkpoint.npz"
-    checkpoint = load(path)
+def checkpoint_in(folder: Folder, given: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in ``folder``; an InputError where a flag asks for another network than it holds."""
+    checkpoint = load(folder.checkpoint)
     for name in ("critic", "generator", "noise", "noise_dim"):
         held = getattr(checkpoint.settings, name)
         if given.get(name, held) != held:
-            raise InputError(f"{path} is of another network: its {name} is {held}, not {given[name]}")
+            raise InputError(f"{folder.checkpoint} is of another network: its {name} is {held}, not {given[name]}")
     return checkpoint
 
 
 def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Write ``args.generate`` samples of the checkpoint in ``args.out``: generated.npy and a grid of the first 100."""
-    checkpoint = checkpoint_in(args, given)
+    folder = Folder(args.out)
+    checkpoint = checkpoint_in(folder, given)
     images = draw(checkpoint.generator, checkpoint.settings, args.generate, given.get("seed"))
     images = images.reshape(-1, *checkpoint.shape)
-    with replacing(args.out / "generated.npy") as part:
+    with replacing(folder.generated) as part:
         numpy.save(part, images)
-    figures.save_grid(args.out / "generated.png", images[:100], columns=10)
-    print(f"{args.generate:,} samples of iteration {checkpoint.iteration:,}: {args.out / 'generated.npy'} and .png")
+    pictures.save_grid(folder.generated.with_suffix(".png"), images[:100], columns=10)
+    print(f"{args.generate:,} samples of iteration {checkpoint.iteration:,}: {folder.generated} and .png")
     return 0
 
 
 def judge_checkpoint(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Print the figures of the checkpoint's samples, and put them beside those of the run in evaluation.json."""
-    checkpoint = checkpoint_in(args, given)
-    data = args.data or trained_on(args.out)
+    folder = Folder(args.out)
+    checkpoint = checkpoint_in(folder, given)
+    data = args.data or folder.data()
     judge = Judge(data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
         raise InputError(f"--data {data} holds images of another size than the run in {args.out}")
-    judged = evaluate(judge, checkpoint.critic, checkpoint.generator, checkpoint.settings, given.get("seed"))
-    path = args.out / "evaluation.json"
-    try:
-        earlier = json.loads(path.read_text())["samples"] if path.exists() else []
-        rows = {row["iteration"]: row for row in earlier}
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not what an evaluation writes; move it away") from None
-    rows[checkpoint.iteration] = {"iteration": checkpoint.iteration, **rows.get(checkpoint.iteration, {}), **judged}
-    write_json(path, {"real": judge.real, "samples": list(rows.values())})
-    print_table(table(judged, judge.real))
+    figures = evaluate(judge, checkpoint.critic, checkpoint.generator, checkpoint.settings, given.get("seed"))
+    rows = {row["iteration"]: row for row in folder.evaluations()}
+    rows[checkpoint.iteration] = {"iteration": checkpoint.iteration, **rows.get(checkpoint.iteration, {}), **figures}
+    write_json(folder.evaluation, {"real": judge.real, "samples": list(rows.values())})
+    print_table(table(figures, judge.real))
     return 0
-
-
-def trained_on(out: Path) -> Path:
-    """The folder of images that the run in ``out`` was trained on."""
-    try:
-        return Path(json.loads((out / "settings.json").read_text())["data"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{out / 'settings.json'} does not say what the run was trained on; give --data") from None
 
 
 def print_table(rows: list[tuple[str, str, str]]) -> None:
@@ -207,11 +201,11 @@ def print_table(rows: list[tuple[str, str, str]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser, args, given = parse(argv)
-    with one_line_errors(parser, args, DataError, CheckpointError):
+    with one_line_errors(parser, args, DataError):
         backend.use(args.device)
         if args.generate:
             return sample(given, args)
-        return judge_checkpoint(given, args) if args.evaluate else train(replace(Settings(), **given), args)
+        return judge_checkpoint(given, args) if args.evaluate else train(given, args)
 
 
 if __name__ == "__main__":

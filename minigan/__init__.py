@@ -1,4 +1,11 @@
-"""WGAN-GP on an automatic differentiation that fits in one sitting's reading."""
+"""WGAN-GP on an automatic differentiation that fits in one sitting's reading. It is read once, in this order:
+
+1. ``tensor``: an array that remembers how it was made, by which primitive and from what;
+2. ``ops``: the primitives, each below its derivatives, which are written in primitives again;
+3. ``autodiff``: ``grad``, one sweep from newest to oldest, which is recorded in turn if it is to be differentiated;
+4. ``penalties``: a sweep to the points gives the critic's slopes, and a second one goes back through it to the weights;
+5. ``nn``, ``losses``, ``optim``, ``settings``, ``training``: networks, games, Adam, and one iteration of all together.
+"""
 
 from . import backend, losses, nn, ops, optim, penalties
 from .autodiff import grad

@@ -70,7 +70,7 @@ def recorded(function: Callable[[], Any]) -> Callable[[], Any]:
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
 
     @contextmanager
-    def aside() -> Iterator[None]:
+    def capturing() -> Iterator[None]:
         global matmul
         cupy.cuda.Device().synchronize()
         before, matmul = matmul, contraction
@@ -86,10 +86,10 @@ def recorded(function: Callable[[], Any]) -> Callable[[], Any]:
         calls += 1
         try:
             if calls <= 3:
-                with aside():
+                with capturing():
                     return function()
             if graph is None:
-                with aside():
+                with capturing():
                     stream.begin_capture()
                     try:
                         result = function()
@@ -144,13 +144,13 @@ def _softplus(x: Array) -> Array:
 
 
 def _adam_step(g: Array, beta1: float, beta2: float, rate: float, eps: float, p: Array, m: Array, v: Array) -> None:
-    """m = beta1 m + g, v = beta2 v + g^2, p -= rate m / (sqrt(v) + eps): in place, for arrays contiguous in memory."""
-    size = 16384  # a block of each array and of t stay in the cache from one pass to the next
-    g, p, m, v = (a.reshape(-1) for a in (g, p, m, v))
-    scratch = numpy.empty(min(size, p.size), p.dtype)
-    for start in range(0, p.size, size):
-        gs, ps, ms, vs = (a[start : start + size] for a in (g, p, m, v))
-        t = scratch[: gs.size]
+    """m = beta1 m + g, v = beta2 v + g^2, p -= rate m / (sqrt(v) + eps): in place."""
+    g, p, m, v = (numpy.atleast_1d(a) for a in (g, p, m, v))
+    rows = max(1, 16384 * len(p) // max(1, p.size))  # that many of each array stay in the cache from pass to pass
+    scratch = numpy.empty_like(p[:rows])
+    for start in range(0, len(p), rows):
+        gs, ps, ms, vs = (a[start : start + rows] for a in (g, p, m, v))
+        t = scratch[: len(gs)]
         ms *= beta1
         ms += gs
         vs *= beta2

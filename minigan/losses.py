@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from . import ops
 from .backend import Array
+from .choices import Choices
 from .tensor import Tensor
 
 
@@ -21,13 +22,13 @@ def generator_loss(d_fake: Tensor) -> Tensor:
     return ops.mean(d_fake)
 
 
-def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, slope: float) -> Tensor:
-    """mean C(margin + D(z) - D(y)), with the leaky cost C(a) = max(a, slope a), for pairs z, y in each row.
+def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float) -> Tensor:
+    """mean C(margin + D(z) - D(y)), with the leaky cost C(a) = max(a, leak a), for pairs z, y in each row.
 
-    GLS-GAN (Qi 2017, arXiv 1701.06264, the section on generalised LS-GAN). ``slope`` 0 is LS-GAN (in its limit of large
-    lambda), which asks for a margin between the two and no more; ``slope`` 1 is WGAN up to a constant.
+    GLS-GAN (Qi 2017, arXiv 1701.06264, the section on generalised LS-GAN). ``leak`` 0 is LS-GAN (in its limit of large
+    lambda), which asks for a margin between the two and no more; ``leak`` 1 is WGAN up to a constant.
     """
-    return ops.mean(ops.leaky_relu(d_real - d_fake + margin, slope))
+    return ops.mean(ops.leaky_relu(d_real - d_fake + margin, leak))
 
 
 def distance(real: Array, fake: Array) -> Array:
@@ -47,19 +48,24 @@ def _original(d_real: Tensor, d_fake: Tensor, *_: Array) -> Tensor:
     return ops.mean(ops.softplus(d_real)) + ops.mean(ops.softplus(-d_fake))
 
 
-GAMES: dict[str, Game] = {
-    # the article; Arjovsky et al. 2017 (arXiv 1701.07875), equation 3
-    "wgan": Game(lambda d_real, d_fake, *_: critic_loss(d_real, d_fake), generator_loss),
-    # Goodfellow et al. 2014 (arXiv 1406.2661), section 3: the generator as advised there, and as in its equation 1
-    "gan": Game(_original, lambda d_fake: ops.mean(ops.softplus(d_fake))),
-    "gan-saturating": Game(_original, lambda d_fake: -ops.mean(ops.softplus(-d_fake))),
-    # Lim and Ye 2017 (arXiv 1705.02894); Miyato et al. 2018 (arXiv 1802.05957), equations 16 and 17
-    "hinge": Game(
-        lambda d_real, d_fake, *_: ops.mean(ops.relu(1 + d_real)) + ops.mean(ops.relu(1 - d_fake)), generator_loss
-    ),
-    # Qi 2017 (arXiv 1701.06264)
-    "ls-gan": Game(lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0), generator_loss),
-    "gls-gan": Game(
-        lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0.5), generator_loss
-    ),
-}
+GAMES = Choices(
+    "game",
+    {
+        # the article; Arjovsky et al. 2017 (arXiv 1701.07875), equation 3
+        "wgan": Game(lambda d_real, d_fake, *_: critic_loss(d_real, d_fake), generator_loss),
+        # Goodfellow et al. 2014 (arXiv 1406.2661), section 3: the generator as advised there, and as in its equation 1
+        "gan": Game(_original, lambda d_fake: ops.mean(ops.softplus(d_fake))),
+        "gan-saturating": Game(_original, lambda d_fake: -ops.mean(ops.softplus(-d_fake))),
+        # Lim and Ye 2017 (arXiv 1705.02894); Miyato et al. 2018 (arXiv 1802.05957), equations 16 and 17
+        "hinge": Game(
+            lambda d_real, d_fake, *_: ops.mean(ops.relu(1 + d_real)) + ops.mean(ops.relu(1 - d_fake)), generator_loss
+        ),
+        # Qi 2017 (arXiv 1701.06264)
+        "ls-gan": Game(
+            lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0), generator_loss
+        ),
+        "gls-gan": Game(
+            lambda d_real, d_fake, z, y: leaky_critic_loss(d_real, d_fake, distance(z, y), 0.5), generator_loss
+        ),
+    },
+)

@@ -7,29 +7,31 @@ import numpy
 
 from . import backend, ops
 from .backend import Array
+from .choices import Choices
 from .tensor import Tensor
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": ops.relu,
-    "leaky_relu": ops.leaky_relu,
-    "tanh": ops.tanh,
-    "softplus": ops.softplus,
-}
 
-OUTPUTS: dict[str | None, Callable[[Tensor], Tensor]] = {
-    None: lambda x: x,
-    "sigmoid": ops.sigmoid,
-    "tanh": ops.tanh,
-}
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS = Choices(
+    "hidden activation",
+    {"relu": ops.relu, "leaky_relu": ops.leaky_relu, "tanh": ops.tanh, "softplus": ops.softplus},
+)
+OUTPUTS = Choices("output activation", {None: identity, "sigmoid": ops.sigmoid, "tanh": ops.tanh})
 
 Init = Callable[[numpy.random.Generator, int, int], numpy.ndarray]
 
-INITS: dict[str, Init] = {
-    # He et al. 2015 (arXiv 1502.01852), equation 10: keeps the variance of relu layers
-    "he": lambda rng, n, m: rng.normal(0, (2 / n) ** 0.5, (n, m)),
-    # the article's program
-    "uniform": lambda rng, n, m: rng.uniform(-0.05, 0.05, (n, m)),
-}
+INITS = Choices(
+    "init",
+    {
+        # He et al. 2015 (arXiv 1502.01852), equation 10: keeps the variance of relu layers
+        "he": lambda rng, n, m: rng.normal(0, (2 / n) ** 0.5, (n, m)),
+        # the article's program
+        "uniform": lambda rng, n, m: rng.uniform(-0.05, 0.05, (n, m)),
+    },
+)
 
 
 class Linear:
@@ -88,10 +90,9 @@ class MLP:
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"MLP: expected two sizes or more, each at least 1, got {list(sizes)}")
-        self.hidden = named("hidden activation", hidden, ACTIVATIONS)
-        self.output = named("output activation", output, OUTPUTS)
-        init, rng = named("init", init, INITS), numpy.random.default_rng(rng)
-        self.layers = [layer(n, m, init, rng, dtype) for n, m in pairwise(sizes)]
+        self.hidden, self.output, draw = ACTIVATIONS[hidden], OUTPUTS[output], INITS[init]
+        rng = numpy.random.default_rng(rng)
+        self.layers = [layer(n, m, draw, rng, dtype) for n, m in pairwise(sizes)]
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         for layer in self.layers[:-1]:
@@ -103,8 +104,27 @@ class MLP:
         return [p for layer in self.layers for p in (layer.weight, layer.bias)]
 
 
-def named(what: str, name: str | None, choices: dict) -> Callable:
-    """The entry of ``choices`` called ``name``; raises ValueError with the valid names."""
-    if name not in choices:
-        raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(map(str, choices))}")
-    return choices[name]
+def _nothing(critic: MLP, limit: float) -> None:
+    pass
+
+
+def _clip(critic: MLP, limit: float) -> None:
+    for p in critic.parameters():
+        backend.xp.clip(p.data, -limit, limit, out=p.data)
+        p.version += 1
+
+
+def _power_iteration(critic: MLP, limit: float) -> None:
+    for layer in critic.layers:
+        layer.power_iteration()
+
+
+# What holds a critic besides a penalty: the kind of its layers, and what is done to it after each step, given ``clip``.
+CONSTRAINTS = Choices(
+    "constraint",
+    {
+        "none": (Linear, _nothing),
+        "clip": (Linear, _clip),  # every weight within +-limit: Arjovsky et al. 2017 (arXiv 1701.07875), algorithm 1
+        "spectral": (SpectralLinear, _power_iteration),
+    },
+)

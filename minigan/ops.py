@@ -1,13 +1,16 @@
 """Every primitive: its vector-Jacobian products and, right below, what it computes.
 
-A vjp takes ``g``, the gradient with respect to the result ``out``, and the operands, and returns the gradient with
-respect to one operand; there is one for each, in their order. It is written in the primitives of this file, so the
-gradient of a gradient, of any order, needs nothing more. Where a derivative is constant (the slopes of relu,
-leaky_relu, maximum) it is a bare array: no gradient can flow to it, so nothing of it enters the next graph.
+What it computes is a function of arrays; ``primitive`` turns it into a function of Tensors, which is what the rest of
+the program calls. A vjp takes ``g``, the gradient with respect to the result ``out``, and what the primitive was called
+with, and returns the gradient with respect to one operand; there is one for each, in their order. It is written in the
+functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where a derivative is constant
+(the masks of relu, leaky_relu, maximum) it is a bare array: no gradient can flow to it, so nothing of it enters the
+next graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
+from numbers import Real
 from typing import Any, NamedTuple
 
 from . import backend
@@ -19,55 +22,57 @@ Axis = int | tuple[int, ...] | None
 PAIR = "shapes that broadcast together"
 
 
-def _fit(g: Tensor, x: Tensor) -> Tensor:
-    """Undo the broadcasting of ``x`` in the gradient ``g``."""
+def _unbroadcast(g: Tensor, x: Tensor) -> Tensor:
+    """The gradient ``g`` with respect to a broadcast ``x``, as the one with respect to ``x``."""
     return g if g.shape == x.shape else sum_to(g, x.shape)
 
 
 # --- Arithmetic, elementwise --------------------------------------------------------------------
 
 
-@primitive(lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(g, y), expects=PAIR)
-def add(x: Tensor, y: Tensor) -> Tensor:
+@primitive(lambda g, out, x, y: _unbroadcast(g, x), lambda g, out, x, y: _unbroadcast(g, y), expects=PAIR)
+def add(x: Array, y: Array) -> Array:
     """x + y"""
     return x + y
 
 
-@primitive(lambda g, out, x, y: _fit(g, x), lambda g, out, x, y: _fit(-g, y), expects=PAIR)
-def sub(x: Tensor, y: Tensor) -> Tensor:
+@primitive(lambda g, out, x, y: _unbroadcast(g, x), lambda g, out, x, y: _unbroadcast(-g, y), expects=PAIR)
+def sub(x: Array, y: Array) -> Array:
     """x - y"""
     return x - y
 
 
-@primitive(lambda g, out, x, y: _fit(g * y, x), lambda g, out, x, y: _fit(g * x, y), expects=PAIR)
-def mul(x: Tensor, y: Tensor) -> Tensor:
+@primitive(lambda g, out, x, y: _unbroadcast(g * y, x), lambda g, out, x, y: _unbroadcast(g * x, y), expects=PAIR)
+def mul(x: Array, y: Array) -> Array:
     """x * y"""
     return x * y
 
 
-@primitive(lambda g, out, x, y: _fit(g / y, x), lambda g, out, x, y: _fit(-g * out / y, y), expects=PAIR)
-def div(x: Tensor, y: Tensor) -> Tensor:
+@primitive(
+    lambda g, out, x, y: _unbroadcast(g / y, x), lambda g, out, x, y: _unbroadcast(-g * out / y, y), expects=PAIR
+)
+def div(x: Array, y: Array) -> Array:
     """x / y, for y != 0"""
     return x / y
 
 
 @primitive(lambda g, out, x: -g)
-def neg(x: Tensor) -> Tensor:
+def neg(x: Array) -> Array:
     """-x"""
     return -x
 
 
 # The derivative of a constant is the factor 0, since 0 * x ** -1 would not be 0 at x = 0.
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
-def power(x: Tensor, exponent: float = 1) -> Tensor:
+def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number."""
-    if not isinstance(exponent, (int, float)):
-        raise TypeError(f"power: expected a Python number as the exponent, got {type(exponent).__name__}")
+    if not isinstance(exponent, Real):
+        raise TypeError(f"power: expected a number as the exponent, got {type(exponent).__name__}")
     return x ** float(exponent)
 
 
 @primitive(lambda g, out, x: -(g * out * out))
-def safe_reciprocal(x: Tensor) -> Tensor:
+def safe_reciprocal(x: Array) -> Array:
     """1 / x, and 0 where x is 0 (so are all its derivatives there)."""
     zero = x == 0
     return ~zero / (x + zero)
@@ -77,37 +82,37 @@ def safe_reciprocal(x: Tensor) -> Tensor:
 
 
 @primitive(lambda g, out, x: g * out)
-def exp(x: Tensor) -> Tensor:
+def exp(x: Array) -> Array:
     """e ** x; overflows to inf above 88 in float32, 709 in float64."""
     return backend.xp.exp(x)
 
 
 @primitive(lambda g, out, x: g / x)
-def log(x: Tensor) -> Tensor:
+def log(x: Array) -> Array:
     """The natural logarithm, for x > 0 (-inf at 0 and NaN below it, with NumPy's warning)."""
     return backend.xp.log(x)
 
 
 @primitive(lambda g, out, x: g / (2 * out))
-def sqrt(x: Tensor) -> Tensor:
+def sqrt(x: Array) -> Array:
     """The square root, for x > 0: at 0 its derivative is infinite. For the length of a vector take ``norm``."""
     return backend.xp.sqrt(x)
 
 
 @primitive(lambda g, out, x: g * (1 - out * out))
-def tanh(x: Tensor) -> Tensor:
+def tanh(x: Array) -> Array:
     """The hyperbolic tangent."""
     return backend.xp.tanh(x)
 
 
 @primitive(lambda g, out, x: g * (out * (1 - out)))
-def sigmoid(x: Tensor) -> Tensor:
+def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), for any x."""
     return backend.sigmoid(x)
 
 
 @primitive(lambda g, out, x: g * sigmoid(x))
-def softplus(x: Tensor) -> Tensor:
+def softplus(x: Array) -> Array:
     """log(1 + exp(x)), for any x."""
     return backend.softplus(x)
 
@@ -115,21 +120,21 @@ def softplus(x: Tensor) -> Tensor:
 # --- Piecewise linear functions, elementwise ----------------------------------------------------
 
 
-@primitive(lambda g, out, x: g * (x.data > 0))
-def relu(x: Tensor) -> Tensor:
+@primitive(lambda g, out, x: g * (out.data != 0))  # the mask: where x > 0, or NaN, which it must not hide
+def relu(x: Array) -> Array:
     """max(x, 0), with derivative 0 at 0."""
     return backend.xp.maximum(x, 0)
 
 
-def _slopes(x: Array, slope: float) -> Array:
+def _leaky_mask(x: Array, slope: float) -> Array:
     """1 where x > 0, ``slope`` elsewhere, in x's dtype."""
     return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)
 
 
-@primitive(lambda g, out, x, slope: g * _slopes(x.data, slope))
-def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
+@primitive(lambda g, out, x, slope: g * _leaky_mask(x.data, slope))
+def leaky_relu(x: Array, slope: float = 0.2) -> Array:
     """x where x > 0, slope * x elsewhere."""
-    return x * _slopes(x, slope)
+    return x * _leaky_mask(x, slope)
 
 
 def _larger(x: Any, y: Any) -> Array:
@@ -139,86 +144,26 @@ def _larger(x: Any, y: Any) -> Array:
 
 
 @primitive(
-    lambda g, out, x, y: _fit(g * _larger(x, y), x),
-    lambda g, out, x, y: _fit(g * ~_larger(x, y), y),
+    lambda g, out, x, y: _unbroadcast(g * _larger(x, y), x),
+    lambda g, out, x, y: _unbroadcast(g * ~_larger(x, y), y),
     expects=PAIR,
 )
-def maximum(x: Tensor, y: Tensor) -> Tensor:
+def maximum(x: Array, y: Array) -> Array:
     """The larger of x and y; where they are equal the gradient goes to y, so that maximum(x, 0) is relu(x)."""
     return backend.xp.maximum(x, y)
 
 
-# --- Sums and shapes ----------------------------------------------------------------------------
-
-
-def _keepdims(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Make ``g``, of the shape of a reduction of ``x``, broadcast to it: give back the reduced axes with size 1."""
-    if keepdims or g.ndim in (0, x.ndim):
-        return g
-    axes = [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
-    return reshape(g, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
-
-
-@primitive(
-    lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis, keepdims), x.shape),
-    expects="axes of the array",
-)
-def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The sum over ``axis`` (an int, a tuple of ints, or None for all)."""
-    return x.sum(axis=axis, keepdims=keepdims)
-
-
-@primitive(
-    lambda g, out, x, axis, keepdims: broadcast_to(
-        _keepdims(g * (out.data.size / x.data.size), x, axis, keepdims), x.shape
-    ),
-    expects="axes of the array",
-)
-def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over ``axis`` (an int, a tuple of ints, or None for all)."""
-    total = x.sum(axis=axis, keepdims=keepdims)
-    return total * (total.size / x.size)
-
-
-@primitive(
-    lambda g, out, x, axis, keepdims: (
-        _keepdims(g, x, axis, keepdims) * exp(x - _keepdims(out, x, axis, keepdims))  # the softmax of x
-    ),
-    expects="axes of the array",
-)
-def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) over ``axis`` (an int, a tuple of ints, or None for all), for any x."""
-    top = x.max(axis=axis, keepdims=True)
-    y = backend.xp.log(backend.xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
-    return y if keepdims else y.squeeze(axis)
-
-
-def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
-    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ()."""
-    return mean(logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
-
-
-@primitive(
-    lambda g, out, x, axis, keepdims: x * _keepdims(g * safe_reciprocal(out), x, axis, keepdims),
-    expects="an axis, or two",
-)
-def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The Euclidean norm over ``axis`` (an int, a pair of ints, or None for all), safe at zero.
-
-    Its derivative x / norm(x) has no limit at x = 0; the one taken there is 0, a subgradient, and so are the further
-    ones. All are finite.
-    """
-    return backend.xp.linalg.norm(x, axis=axis, keepdims=keepdims)
+# --- Shapes -------------------------------------------------------------------------------------
 
 
 @primitive(lambda g, out, x, shape: sum_to(g, x.shape), expects="a shape that it broadcasts to")
-def broadcast_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
     """x repeated along new or size-1 axes, as a read-only view."""
     return backend.xp.broadcast_to(x, shape)
 
 
 @primitive(lambda g, out, x, shape: broadcast_to(g, x.shape), expects="a shape that broadcasts to it")
-def sum_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """x summed over the axes along which ``shape`` would be repeated: the adjoint of ``broadcast_to``."""
     new = x.ndim - len(shape)
     repeated = tuple(i for i, n in enumerate(x.shape) if i < new or shape[i - new] != n)
@@ -226,9 +171,15 @@ def sum_to(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 @primitive(lambda g, out, x, shape: reshape(g, x.shape), expects="a shape of the same size")
-def reshape(x: Tensor, shape: int | tuple[int, ...] = -1) -> Tensor:
+def reshape(x: Array, shape: int | tuple[int, ...]) -> Array:
     """The same elements in another shape; one -1 stands for what is left."""
     return x.reshape(shape)
+
+
+@primitive(lambda g, out, x, axis: reshape(g, x.shape), expects="axes of size 1")
+def squeeze(x: Array, axis: Axis = None) -> Array:
+    """x without axes of size 1 (an int, a tuple of ints, or None for all)."""
+    return x.squeeze(axis)
 
 
 def _inverse(axes: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -236,35 +187,35 @@ def _inverse(axes: tuple[int, ...] | None) -> tuple[int, ...] | None:
 
 
 @primitive(lambda g, out, x, axes: transpose(g, _inverse(axes)), expects="a permutation of its axes")
-def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+def transpose(x: Array, axes: tuple[int, ...] | None = None) -> Array:
     """The axes permuted, or reversed with None."""
     return backend.xp.transpose(x, axes)
 
 
 @primitive(lambda g, out, x, index: scatter_add(g, index, x.shape), expects="an index into it")
-def getitem(x: Tensor, index: Any = ...) -> Tensor:
+def getitem(x: Array, index: Any) -> Array:
     """x[index], for any index that the array module takes."""
     return x[index]
 
 
 @primitive(lambda g, out, x, index, shape: getitem(g, index), expects="the shape of what is indexed")
-def scatter_add(x: Tensor, index: Any = ..., shape: tuple[int, ...] = ()) -> Tensor:
+def scatter_add(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of ``getitem``."""
     out = backend.xp.zeros(shape, x.dtype)
     backend.xp.add.at(out, index, x)
     return out
 
 
-def _part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+def _rows(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     return getitem(x, (slice(None),) * (axis % x.ndim) + (slice(start, stop),))
 
 
 @primitive(
-    lambda g, out, x, y, axis: _part(g, axis, 0, x.shape[axis]),
-    lambda g, out, x, y, axis: _part(g, axis, x.shape[axis], out.shape[axis]),
+    lambda g, out, x, y, axis: _rows(g, axis, 0, x.shape[axis]),
+    lambda g, out, x, y, axis: _rows(g, axis, x.shape[axis], out.shape[axis]),
     expects="shapes that agree but for the axis",
 )
-def concatenate_pair(x: Tensor, y: Tensor, axis: int = 0) -> Tensor:
+def concatenate_pair(x: Array, y: Array, axis: int = 0) -> Array:
     """x and then y along an axis."""
     return backend.xp.concatenate((x, y), axis=axis)
 
@@ -274,40 +225,92 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return reduce(lambda x, y: concatenate_pair(x, y, axis), tensors)
 
 
-# --- Matrix products: closed under differentiation, so that no transpose is ever copied ----------
+# --- Reductions ---------------------------------------------------------------------------------
 
 
-class RowProduct(NamedTuple):
-    """x^T y, not formed yet: a sum over rows, so that several add up in one product of their rows together.
+def _reduction(vjp: Callable[..., Tensor]) -> Callable[..., Callable[..., Tensor]]:
+    """A function of Tensors, ``axis`` and ``keepdims``, from a primitive that leaves the axes it reduces, with size 1.
 
-    A critic's weight has a gradient from its scores and another from its slope, and their sum is
-    x1^T y1 + x2^T y2 = [x1; x2]^T [y1; y2]: one pass over an array of the weight's size instead of three.
+    So its result broadcasts to its operand, as its derivative wants it; where they are not kept, a view drops the axes.
     """
 
-    x: Tensor
-    y: Tensor
+    def decorate(forward: Callable[[Array, Axis], Array]) -> Callable[..., Tensor]:
+        kept = primitive(vjp, expects="axes of the array, and something there to reduce")(forward)
+
+        def op(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+            out = kept(x, axis)
+            return out if keepdims else squeeze(out, axis)
+
+        op.__name__ = op.__qualname__ = forward.__name__
+        op.__doc__, op.kept = forward.__doc__, kept
+        return op
+
+    return decorate
 
 
-def _row_product(x: Tensor, y: Tensor, w: Tensor) -> Tensor | RowProduct:
-    return RowProduct(x, y) if w.ndim == x.ndim == y.ndim == 2 else _fit(matmul_tn(x, y), w)
+@_reduction(lambda g, out, x, axis: broadcast_to(g, x.shape))
+def sum(x: Array, axis: Axis) -> Array:
+    """The sum over ``axis`` (an int, a tuple of ints, or None for all)."""
+    return x.sum(axis=axis, keepdims=True)
+
+
+@_reduction(lambda g, out, x, axis: broadcast_to(g * (out.data.size / x.data.size), x.shape))
+def mean(x: Array, axis: Axis) -> Array:
+    """The mean over ``axis`` (an int, a tuple of ints, or None for all), of one element or more."""
+    if x.size == 0:
+        raise ValueError
+    total = x.sum(axis=axis, keepdims=True)
+    return total * (total.size / x.size)
+
+
+@_reduction(lambda g, out, x, axis: g * exp(x - out))  # that is the softmax of x
+def logsumexp(x: Array, axis: Axis) -> Array:
+    """log(sum(exp(x))) over ``axis`` (an int, a tuple of ints, or None for all), for any x."""
+    top = x.max(axis=axis, keepdims=True)
+    return backend.xp.log(backend.xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+
+
+@_reduction(lambda g, out, x, axis: x * (g * safe_reciprocal(out)))
+def norm(x: Array, axis: Axis) -> Array:
+    """The Euclidean norm over ``axis`` (an int, a tuple of ints, or None for all), safe at zero.
+
+    Its derivative x / norm(x) has no limit at x = 0; the one taken there is 0, a subgradient, and so are the further
+    ones. All are finite. Squares must not overflow or underflow: between 1e-18 and 1e18 in float32.
+    """
+    return backend.xp.sqrt((x * x).sum(axis=axis, keepdims=True))
+
+
+def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
+    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ().
+
+    Raises ValueError for a label that is not one of 0 ... k - 1 (on the GPU, looking at them waits for the device).
+    """
+    if not 0 <= labels.min() <= labels.max() < x.shape[1]:
+        raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
+    return mean(logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
+
+
+# --- Matrix products: closed under differentiation, so that no transpose is ever copied ----------
+#
+# The gradient of a matrix w is a product x^T g: ``_row_product(x, g, w)``, of which the end of this file says more.
 
 
 @primitive(
-    lambda g, out, x, y: _fit(matmul_nt(g, y), x),
+    lambda g, out, x, y: _unbroadcast(matmul_nt(g, y), x),
     lambda g, out, x, y: _row_product(x, g, y),
     expects="(..., n, k) @ (..., k, m)",
 )
-def matmul(x: Tensor, y: Tensor) -> Tensor:
+def matmul(x: Array, y: Array) -> Array:
     """x @ y, for two axes or more; those before the last two broadcast."""
     return backend.matmul(_matrix(x), _matrix(y))
 
 
 @primitive(
-    lambda g, out, x, y: _fit(matmul(g, y), x),
+    lambda g, out, x, y: _unbroadcast(matmul(g, y), x),
     lambda g, out, x, y: _row_product(g, x, y),
     expects="(..., n, k) @ (..., m, k) transposed",
 )
-def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
+def matmul_nt(x: Array, y: Array) -> Array:
     """x @ y.T"""
     y = _matrix(y).swapaxes(-1, -2)
     # an outer product, as from a critic's one score: elementwise it takes a third of the time
@@ -315,22 +318,22 @@ def matmul_nt(x: Tensor, y: Tensor) -> Tensor:
 
 
 @primitive(
-    lambda g, out, x, y: _fit(matmul_nt(y, g), x),
-    lambda g, out, x, y: _fit(matmul(x, g), y),
+    lambda g, out, x, y: _unbroadcast(matmul_nt(y, g), x),
+    lambda g, out, x, y: _unbroadcast(matmul(x, g), y),
     expects="(..., k, n) transposed @ (..., k, m)",
 )
-def matmul_tn(x: Tensor, y: Tensor) -> Tensor:
+def matmul_tn(x: Array, y: Array) -> Array:
     """x.T @ y"""
     return backend.matmul(_matrix(x).swapaxes(-1, -2), _matrix(y))
 
 
 @primitive(
-    lambda g, out, x, w, b: _fit(matmul_nt(g, w), x),
+    lambda g, out, x, w, b: _unbroadcast(matmul_nt(g, w), x),
     lambda g, out, x, w, b: _row_product(x, g, w),
-    lambda g, out, x, w, b: _fit(g, b),
+    lambda g, out, x, w, b: _unbroadcast(g, b),
     expects="(n, in), (in, out) and (out,)",
 )
-def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+def linear(x: Array, w: Array, b: Array) -> Array:
     """x @ w + b"""
     out = backend.matmul(_matrix(x), _matrix(w))
     out += b
@@ -360,3 +363,31 @@ Tensor.T = property(transpose)
 Tensor.sum = sum
 Tensor.mean = mean
 Tensor.reshape = lambda x, *shape: reshape(x, shape[0] if len(shape) == 1 else shape)
+
+
+# --- An optimisation: what the uses of one matrix contribute to its gradient, in one product -----
+
+
+class RowProduct(NamedTuple):
+    """x^T y, not formed yet: a sum over rows, so that several add up in one product of their rows together.
+
+    A critic's weight has a gradient from its scores and another from its slopes, and their sum is
+    x1^T y1 + x2^T y2 = [x1; x2]^T [y1; y2]: one pass over an array of the weight's size instead of three.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+def _row_product(x: Tensor, y: Tensor, w: Tensor) -> Tensor | RowProduct:
+    return RowProduct(x, y) if w.ndim == x.ndim == y.ndim == 2 else _unbroadcast(matmul_tn(x, y), w)
+
+
+def add_up(parts: Sequence[Tensor | RowProduct]) -> Tensor:
+    """The sum of what vjps returned for the uses of one Tensor: at least one, all of its shape."""
+    tensors = [p for p in parts if isinstance(p, Tensor)]
+    products = [p for p in parts if isinstance(p, RowProduct)]
+    if products:
+        x, y = zip(*products)
+        tensors.append(matmul_tn(concatenate(x), concatenate(y)))
+    return reduce(add, tensors)

@@ -44,5 +44,5 @@ class Adam:
             raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
         rate, eps = self.next_step() if rate_and_eps is None else rate_and_eps
         for p, g, m, v in zip(self.parameters, grads, self.m, self.v):
-            p.data = backend.xp.ascontiguousarray(p.data)  # itself, unless somebody assigned a transposed view
             backend.adam_step(g.data, *self.betas, rate, eps, p.data, m, v)
+            p.version += 1

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
-from inspect import Parameter, signature
+from inspect import signature
 from itertools import count
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 import numpy
 
@@ -13,46 +15,50 @@ from . import backend
 from .backend import Array
 
 _birth = count().__next__
-_recording = True
+_recording = ContextVar("recording", default=True)  # each thread's own
 
 
 class Tensor:
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
     ``data`` is a NumPy or CuPy array of floats. A Tensor made by a primitive also holds ``op``, the primitive, and
-    ``args`` and ``static``, what it was called with: ``data == op(*args, **static).data``. It never refers to anything
-    made later, so a graph has no cycles and is freed with its last Tensor.
-    ``birth`` numbers Tensors in the order of their making: a Tensor's inputs always have smaller numbers.
+    ``args``, what it was called with: ``data == op(*args).data``. It never refers to anything made later, so a graph
+    has no cycles and is freed with its last Tensor.
+
+    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers.
+    ``version`` counts how often ``data`` was assigned since; whoever writes into the array adds 1 (``Adam`` does), so
+    that ``grad`` can tell a graph whose arrays are no longer what they were. A copy, or a pickle, has no history.
     """
 
-    __slots__ = ("__weakref__", "args", "birth", "data", "op", "requires_grad", "static")
+    __slots__ = ("__weakref__", "_data", "args", "birth", "op", "requires_grad", "version", "versions_read")
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
     __array_priority__ = 1000  # and instead of CuPy
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self.data = data
+        self._data = data
         self.requires_grad = requires_grad
         self.op = None
         self.args = ()
-        self.static = {}
         self.birth = _birth()
+        self.version = self.versions_read = 0
+
+    def _assign(self, data: Array) -> None:
+        self._data = data
+        self.version += 1
+
+    data = property(attrgetter("_data"), _assign)
+    shape, dtype, ndim = (property(attrgetter(f"_data.{name}")) for name in ("shape", "dtype", "ndim"))
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> numpy.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def inputs(self) -> list["Tensor"]:
+    def operands(self) -> list["Tensor"]:
         """The Tensors it was made from that require a gradient."""
         return [x for x in self.args if isinstance(x, Tensor) and x.requires_grad]
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was changed since it was made, or anything that it was made from."""
+        now = sum(x.version for x in self.args if isinstance(x, Tensor))
+        return self.op is not None and self.version + now != self.versions_read
 
     def detach(self) -> "Tensor":
         """The same array, without its history."""
@@ -64,6 +70,23 @@ class Tensor:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
+
+    __hash__ = object.__hash__
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Tensor is no array: write x.data, or minigan.backend.to_numpy(x); or a function of mg.ops")
+
+    def __reduce__(self) -> tuple:
+        return Tensor, (self.data, self.requires_grad)
 
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self)}, dtype={self.dtype}, requires_grad={self.requires_grad})"
@@ -85,13 +108,12 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
 
 @contextmanager
 def recording(on: bool) -> Iterator[None]:
-    """Whether the Tensors made inside remember how they were made."""
-    global _recording
-    before, _recording = _recording, on
+    """Whether the Tensors that this thread makes inside remember how they were made."""
+    before = _recording.set(on)
     try:
         yield
     finally:
-        _recording = before
+        _recording.reset(before)
 
 
 def no_grad() -> Any:
@@ -100,51 +122,51 @@ def no_grad() -> Any:
 
 
 def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callable[..., Callable[..., Tensor]]:
-    """Turn a function of arrays into a function of Tensors that records how its result was made.
+    """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
 
-    The function's parameters without a default are its operands, given by position: Tensors, or constants (arrays and
-    Python numbers, to which no gradient flows). Those with a default are static: axes, shapes, slopes.
+    The first parameters of ``forward`` are the operands: Tensors, of which it gets the arrays, or constants (arrays and
+    numbers, to which no gradient flows). What follows is not differentiated: axes, shapes, slopes.
 
-    For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *operands, **static)`` takes
-    the gradient ``g`` with respect to the result ``out`` and returns the one with respect to that operand, in its shape
-    and dtype (or an ``ops.RowProduct`` that stands for it). ``expects`` says in an error what the operands should have
-    been.
+    For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *args)`` takes the gradient
+    ``g`` with respect to the result ``out`` of ``op(*args)``, and returns the one with respect to that operand, in its
+    shape and dtype. ``expects`` says in an error what the operands should have been.
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
-        parameters = signature(forward).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+        parameters = signature(forward)
 
         @wraps(forward)
-        def op(*args: Any, **static: Any) -> Tensor:
-            if static and not static.keys() <= defaults.keys():
-                wrong = ", ".join(sorted(static.keys() - defaults.keys()))
-                raise TypeError(f"{op.__name__}: got {wrong} by keyword; expected operands by position")
-            args, extra = args[: len(vjps)], args[len(vjps) :]
-            arrays, dtypes, differentiable = [], [], False
-            for a in args:
-                if isinstance(a, Tensor):
-                    differentiable = differentiable or a.requires_grad
-                    a = a.data
-                    dtypes.append(a.dtype)
-                elif isinstance(a, numpy.generic):
-                    a = a.item()
-                arrays.append(a)
+        def op(*args: Any, **named: Any) -> Tensor:
+            if named or len(args) != len(parameters.parameters):
+                try:
+                    bound = parameters.bind(*args, **named)
+                except TypeError as error:
+                    raise TypeError(f"{op.__name__}: {error}") from None
+                bound.apply_defaults()
+                args = bound.args
+            arrays, dtypes, differentiable, versions = [], set(), False, 0
+            for x in args[: len(vjps)]:
+                if isinstance(x, Tensor):
+                    differentiable = differentiable or x.requires_grad
+                    versions += x.version
+                    x = x.data
+                    dtypes.add(x.dtype)
+                elif isinstance(x, numpy.generic):
+                    x = x.item()
+                arrays.append(x)
             try:
-                data = forward(*arrays, *extra, **static)
+                data = forward(*arrays, *args[len(vjps) :])
             except (ValueError, IndexError) as error:
-                got = [str(getattr(a, "shape", a)) for a in arrays] + [str(a) for a in (*extra, *static.values())]
-                raise type(error)(f"{op.__name__}: got {', '.join(got)}; expected {expects}") from None
+                got = ", ".join(str(getattr(x, "shape", x)) for x in args)
+                raise type(error)(f"{op.__name__}: got {got}; expected {expects}") from None
             if not isinstance(data, backend.xp.ndarray):  # NumPy reduces to scalars, CuPy to arrays
                 data = backend.asarray(data)
-            if dtypes.count(data.dtype) < len(dtypes):
-                got = " and ".join(str(getattr(a, "dtype", type(a).__name__)) for a in arrays)
+            if dtypes and dtypes != {data.dtype}:
+                got = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in arrays)
                 raise TypeError(f"{op.__name__}: got {got}; expected operands of one dtype, to be kept")
             out = Tensor(data)
-            if differentiable and _recording:
-                out.requires_grad, out.op, out.args = True, op, args
-                if defaults:
-                    out.static = {**defaults, **dict(zip(defaults, extra)), **static}
+            if differentiable and _recording.get():
+                out.requires_grad, out.op, out.args, out.versions_read = True, op, args, versions
             return out
 
         op.vjps = vjps

@@ -14,7 +14,8 @@ from statistics import median
 
 import numpy as np
 
-from minigan import backend, figures
+from minigan import backend
+from minigan.tools import pictures
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 
@@ -103,7 +104,7 @@ def growth(device: str, rounds: int, picture: Path) -> None:
             took[n] = milliseconds(size, ["minigan", "floor"], device, rounds)
             print(f"{what} {n}: {took[n]['minigan']:.2f} ms, the floor {took[n]['floor']:.2f}")
         curves = {name: (list(took), [t[name] for t in took.values()]) for name in ("minigan", "floor")}
-        panels.append(figures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
+        panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     iteration, _ = build_minigan(replace(base, critic=(16,), generator=(16,), batch=8), device)
     memory = {}
     for i in range(1, 20_001):
@@ -112,9 +113,9 @@ def growth(device: str, rounds: int, picture: Path) -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             memory[i] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
             print(f"after {i:,} iterations: {memory[i]:.1f} MiB")
-    panels.append(figures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
+    panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figures.save_panels(picture, panels, columns=3)
+    pictures.save_panels(picture, panels, columns=3)
     print(picture)
 
 

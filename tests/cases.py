@@ -84,6 +84,16 @@ def reshape(draw, rng):
     return lambda x: ops.reshape(x, new), [uniform(rng, shape)]
 
 
+def squeeze(draw, rng):
+    shape, axis = draw(st.sampled_from([((1, 3, 1), None), ((1, 3, 1), 0), ((1, 3, 1), (0, -1)), ((2, 3), None)]))
+    return lambda x: ops.squeeze(x, axis), [uniform(rng, shape)]
+
+
+def add_up(draw, rng):
+    shape = draw(SHAPES)
+    return lambda *xs: ops.add_up(xs), [uniform(rng, shape) for _ in range(draw(st.integers(1, 3)))]
+
+
 def transpose(draw, rng):
     shape = draw(SHAPES)
     axes = draw(st.none() | st.permutations(range(len(shape))).map(tuple))
@@ -167,6 +177,7 @@ CASES = {
     "broadcast_to": broadcast_to,
     "sum_to": sum_to,
     "reshape": reshape,
+    "squeeze": squeeze,
     "transpose": transpose,
     "getitem": getitem,
     "scatter_add": scatter_add,
@@ -176,6 +187,7 @@ CASES = {
     "matmul_nt": product(ops.matmul_nt, "y"),
     "matmul_tn": product(ops.matmul_tn, "x"),
     "linear": linear,
+    "add_up": add_up,
 }
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import minigan as mg
 from minigan import backend
 from minigan.data import load_images, sampler
-from minigan.training import WGANGP, Settings
+from minigan.settings import Settings
+from minigan.training import WGANGP
 
 Built = tuple[Callable[[], Any], Callable[[], Any]]
 

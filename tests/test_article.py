@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from minigan import article, toys
-from minigan.article import SECTIONS
+from minigan.article import __main__ as article
+from minigan.article import toys
+from minigan.article.experiment import LINE
+from minigan.article.sections import SECTIONS
+from minigan.judge.metrics import js, js_article, kl, modes_found, shares, sliced_wasserstein, steepest_pair
 from minigan.losses import GAMES
-from minigan.metrics import js, js_article, kl, modes_found, shares, sliced_wasserstein, steepest_pair
 from minigan.penalties import WHERE
 from minigan.training import WGANGP
 
@@ -28,63 +30,63 @@ def section(tmp_path):
 
 
 def test_interview(section):
-    says = section("interview", 0.6)
+    figures = section("interview", 0.6)
     for name in ("normal", "bimodal"):
-        assert says[f"error of the map, {name}"] < 0.25
-        assert says[f"distance, {name}"] < 0.25
+        assert figures[f"error of the map, {name}"] < 0.25
+        assert figures[f"distance, {name}"] < 0.25
 
 
 def test_divergences(section):
-    says = section("divergences", 1)
+    figures = section("divergences", 1)
     for form in ("article", "usual"):
-        assert says[f"JS {form}, by counting 1000000"] == pytest.approx(says[f"JS {form}, exact"], rel=0.02)
-    assert says["sizes at which the article's is infinite"] > 0
-    assert says["decimal digits of 2^784"] == 237
+        assert figures[f"JS {form}, by counting 1000000"] == pytest.approx(figures[f"JS {form}, exact"], rel=0.02)
+    assert figures["sizes at which the article's is infinite"] > 0
+    assert figures["decimal digits of 2^784"] == 237
 
 
 def test_order(section):
-    says = section("order", 1)
-    assert says["spread, mean of D(y_i)"] < 1e-5 < 1 < says["spread, one D(y_1, ..., y_M)"]
+    figures = section("order", 1)
+    assert figures["spread, mean of D(y_i)"] < 1e-5 < 1 < figures["spread, one D(y_1, ..., y_M)"]
 
 
 def test_fight(section):
-    says = section("fight", 1)
-    assert says["last L1"] < says["largest L1"] / 5
-    assert says["distance at 800"] < 0.3
+    figures = section("fight", 1)
+    assert figures["last L1"] < figures["largest L1"] / 5
+    assert figures["distance at 800"] < 0.3
 
 
 def test_unconstrained(section):
-    says = section("unconstrained", 0.3)
-    assert says["last L1, critic alone, none"] > 10 * says["last L1, critic alone, penalty"]
-    assert says["last L1, critic alone, sigmoid"] <= 1
-    assert says["largest L1 in the fight, none"] > 10 * says["largest L1 in the fight, penalty"]
-    assert says["last gradient, sigmoid"] < 1e-6 < 0.01 < says["last gradient, penalty"]
-    assert says["distance, sigmoid"] > 4 > 1 > says["distance, penalty"]
+    figures = section("unconstrained", 0.3)
+    assert figures["last L1, critic alone, none"] > 10 * figures["last L1, critic alone, penalty"]
+    assert figures["last L1, critic alone, sigmoid"] <= 1
+    assert figures["largest L1 in the fight, none"] > 10 * figures["largest L1 in the fight, penalty"]
+    assert figures["last gradient, sigmoid"] < 1e-6 < 0.01 < figures["last gradient, penalty"]
+    assert figures["distance, sigmoid"] > 4 > 1 > figures["distance, penalty"]
 
 
 def test_constraints(section):
-    says = section("constraints", 0.25)
-    assert len(says) == 9
-    steep = says["none"]["slope by gradient, mean"]
-    for name, row in says.items():
+    figures = section("constraints", 0.25)
+    assert len(figures) == 9
+    steep = figures["none"]["slope by gradient, mean"]
+    for name, row in figures.items():
         assert all(map(math.isfinite, row.values()))
         assert name == "none" or row["slope by gradient, mean"] < steep / 2
-    assert says["spectral"]["slope, steepest pair"] < 1.1
-    assert says["(b) gradient, (s - 1)^2"]["slope by gradient, mean"] == pytest.approx(1, abs=0.2)
+    assert figures["spectral"]["slope, steepest pair"] < 1.1
+    assert figures["(b) gradient, (s - 1)^2"]["slope by gradient, mean"] == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("name, kinds", [("where", WHERE), ("games", GAMES)])
 def test_side_by_side(section, name, kinds):
-    says = section(name, 0.15)
-    assert list(says) == list(kinds)
-    for row in says.values():
+    figures = section(name, 0.15)
+    assert list(figures) == list(kinds)
+    for row in figures.values():
         assert 0.4 < row["slope by gradient, mean"] < 2 and row["distance to the target"] < 0.6
 
 
 def test_plane(section):
-    says = section("plane", 0.1)
-    assert says["modes found, 8 Gaussians"] == 8 and says["modes found, 25 Gaussians"] > 12
-    assert all(says[f"distance, {name}"] < 0.4 for name in ("8 Gaussians", "25 Gaussians", "Swiss roll"))
+    figures = section("plane", 0.1)
+    assert figures["modes found, 8 Gaussians"] == 8 and figures["modes found, 25 Gaussians"] > 12
+    assert all(figures[f"distance, {name}"] < 0.4 for name in ("8 Gaussians", "25 Gaussians", "Swiss roll"))
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -184,7 +186,7 @@ def test_targets_have_their_modes():
 
 def test_an_unordered_critic_is_what_is_trained():
     """The L1 of a batch does not change when its rows are shuffled (the article, section "a neural distance")."""
-    model = WGANGP(toys.LINE, toys.normal, 1)
+    model = WGANGP(LINE, toys.normal, 1)
     rng = np.random.default_rng(0)
     y = rng.normal(size=(64, 1)).astype("float32")
     first = model.critic(y).mean().item()

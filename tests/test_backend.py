@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 import minigan as mg
-from minigan import backend, toys
+from minigan import backend
+from minigan.article import toys
+from minigan.article.sections import SECTIONS
 from minigan.data import sampler
-from minigan.training import WGANGP, History, Settings
+from minigan.settings import Settings
+from minigan.training import WGANGP, History
 from tests.cases import CASES, cases
 from tests.checking import gradients
 from tests.standin import DeviceArray, StandIn, recorded, run
@@ -92,7 +96,7 @@ def test_cupy_is_not_imported_unless_asked_for():
 
 
 def test_numpy_and_cupy_meet_in_one_file_only():
-    for path in Path(backend.__file__).parent.glob("*.py"):
+    for path in Path(backend.__file__).parent.rglob("*.py"):
         assert ("import cupy" in path.read_text()) == (path.name == "backend.py"), path
 
 
@@ -107,6 +111,17 @@ def test_the_whole_iteration_stays_on_the_device(monkeypatch):
     assert all(isinstance(x, DeviceArray) for x in figures)
     assert all(np.isfinite(backend.to_numpy(x)) for x in figures)
     assert DeviceArray.transfers == 2
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_of_the_article_stays_on_the_device(monkeypatch, tmp_path, name):
+    drawn = []
+    put_in_place(monkeypatch)
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path: drawn.append(path.touch())
+    )  # to render it takes longest
+    SECTIONS[name](tmp_path / "picture.png", 0.001)
+    assert drawn
 
 
 def test_the_stand_in_gives_numpys_numbers(monkeypatch):

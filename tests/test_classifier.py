@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minigan import classifier
 from minigan.data import MNIST, DataError, load_images, load_labels
+from minigan.judge import classifier
 from tests.test_data import idx
 
 
@@ -74,7 +74,7 @@ def test_labels_of_other_images(folder, capsys):
 
 def test_bad_files(tmp_path):
     path = tmp_path / classifier.FILE
-    with pytest.raises(DataError, match=r"there is no classifier.*python -m minigan.classifier --data"):
+    with pytest.raises(DataError, match=r"there is no classifier.*python -m minigan.judge.classifier --data"):
         classifier.load(path)
     path.write_bytes(b"not one")
     with pytest.raises(DataError, match="not a classifier, or a damaged one"):

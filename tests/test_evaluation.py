@@ -5,11 +5,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from minigan import evaluation, figures, report
 from minigan.data import MNIST, load_images, load_labels
-from minigan.evaluation import FIGURES, Judge, table
+from minigan.judge import evaluation
+from minigan.judge.evaluation import FIGURES, Judge, table
 from minigan.nn import MLP
-from minigan.training import Settings
+from minigan.runs import report
+from minigan.settings import Settings
+from minigan.tools import pictures
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +115,8 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_everything(tmp_path):
-    figures.save_grid(tmp_path / "grid.png", np.zeros((4, 5, 5)), 2)
-    figures.save_animation(tmp_path / "grid.gif", [(0, np.zeros((4, 5, 5))), (9, np.ones((4, 5, 5)))])
+    pictures.save_grid(tmp_path / "grid.png", np.zeros((4, 5, 5)), 2)
+    pictures.save_animation(tmp_path / "grid.gif", [(0, np.zeros((4, 5, 5))), (9, np.ones((4, 5, 5)))])
     parts = [
         report.picture("A picture", tmp_path / "grid.png", "of <nothing> & more"),
         report.picture("It moves", tmp_path / "grid.gif", "", "plain"),

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import minigan as mg
 from minigan import backend
 from minigan.data import load_images, sampler
-from minigan.training import WGANGP, Settings
+from minigan.settings import Settings
+from minigan.training import WGANGP
 from tests.cases import CASES, cases
 from tests.checking import check_derivatives
 from tests.test_ops import few

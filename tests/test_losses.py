@@ -78,9 +78,9 @@ def test_the_saturating_generator_gets_no_gradient_from_a_sure_critic_and_the_ot
 def test_gls_gan_contains_wgan_and_ls_gan_as_its_two_ends():
     d_real, d_fake = scores()
     margin = distance(REAL, FAKE)
-    as_wgan = leaky_critic_loss(d_real, d_fake, margin, slope=1)
+    as_wgan = leaky_critic_loss(d_real, d_fake, margin, leak=1)
     assert as_wgan.item() == pytest.approx(critic_loss(d_real, d_fake).item() + margin.mean())
-    as_ls_gan = leaky_critic_loss(d_real, d_fake, margin, slope=0)
+    as_ls_gan = leaky_critic_loss(d_real, d_fake, margin, leak=0)
     for got, expected in [
         (as_wgan, critic_loss(d_real, d_fake)),
         (as_ls_gan, GAMES["ls-gan"].critic(d_real, d_fake, REAL, FAKE)),

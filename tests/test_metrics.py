@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minigan import metrics
+from minigan.judge import metrics
 
 RNG = np.random.default_rng(0)
 

@@ -153,6 +153,17 @@ def test_adam_on_more_than_one_block():
     np.testing.assert_allclose(p.data, [scalar_adam(0.0, [x], 0.1, 0.9, 0.999, 1e-8) for x in g])
 
 
+def test_adam_on_arrays_that_are_not_contiguous():
+    data, g = np.arange(12.0).reshape(3, 4), np.random.default_rng(0).normal(size=(4, 3))
+    p = mg.Tensor(data.T, requires_grad=True)
+    mg.optim.Adam([p], lr=0.1).step([mg.tensor(g)])
+    expected = [[scalar_adam(i + 4.0 * j, [g[i, j]], 0.1, 0.9, 0.999, 1e-8) for j in range(3)] for i in range(4)]
+    np.testing.assert_allclose(data.T, expected)
+    scalar = mg.tensor(1.0, requires_grad=True)
+    mg.optim.Adam([scalar], lr=0.5).step([mg.tensor(3.0)])
+    assert scalar.item() == pytest.approx(0.5)
+
+
 def test_adam_works_in_place():
     net = mg.nn.MLP([3, 4, 1], rng=0)
     adam = mg.optim.Adam(net.parameters())

@@ -13,7 +13,7 @@ from minigan.penalties import (
     gradient_norm,
     gradient_penalty,
     interpolate,
-    slope_of,
+    slopes,
 )
 from tests.checking import gradients, numerical_gradient
 
@@ -60,23 +60,23 @@ def two_layer_relu(seed=0):
 
 
 def penalty_gradient_by_hand(critic, y):
-    """dP/dW and dP/dv for P = mean_i (||s_i|| - 1)^2 of the critic D(y) = relu(y W + b) v + c.
+    """dP/dW and dP/dv for P = mean_i (s_i - 1)^2 of the critic D(y) = relu(y W + b) v + c, with s_i = ||g_i||.
 
-    With the mask m_i = 1[y_i W + b > 0], the slope at row i is s_i = dD/dy_i = W (m_i * v), since the relu's derivative
-    is the mask. The mask itself has derivative zero, so
+    With the mask m_i = 1[y_i W + b > 0], the gradient at row i is g_i = dD/dy_i = W (m_i * v), since the relu's
+    derivative is the mask. The mask itself has derivative zero, so
 
-        dP = mean_i 2 (||s_i|| - 1) s_i . ds_i / ||s_i||,    ds_i = dW (m_i * v) + W (m_i * dv),
+        dP = mean_i 2 (s_i - 1) g_i . dg_i / s_i,    dg_i = dW (m_i * v) + W (m_i * dv),
 
-    and collecting what multiplies dW and dv, with r_i = 2 (||s_i|| - 1) s_i / (n ||s_i||):
+    and collecting what multiplies dW and dv, with r_i = dP/dg_i = 2 (s_i - 1) g_i / (n s_i):
 
         dP/dW = sum_i r_i (m_i * v)^T,    dP/dv = sum_i m_i * (W^T r_i),    dP/db = dP/dc = 0.
     """
     w, b, v, _ = (p.data for p in critic.parameters())
     m = (y @ w + b > 0) * 1.0
     mv = m * v[:, 0]
-    s = mv @ w.T
-    length = np.linalg.norm(s, axis=1, keepdims=True)
-    r = 2 * (length - 1) * s / (len(y) * length)
+    g = mv @ w.T
+    s = np.linalg.norm(g, axis=1, keepdims=True)
+    r = 2 * (s - 1) * g / (len(y) * s)
     return r.T @ mv, (m * (r @ w)).sum(axis=0)[:, None]
 
 
@@ -204,6 +204,12 @@ def test_eps_is_on_the_real_side():
     assert interpolate(np.ones((2, 3, 3)), np.zeros((2, 3, 3)), np.random.default_rng(0)).shape == (2, 3, 3)
 
 
+def test_rows_that_do_not_match_are_refused():
+    critic, (real, fake) = two_layer_relu(), batch()
+    with pytest.raises(ValueError, match=r"interpolate: expected as many real .*, got \(1, 4\) and \(6, 4\)"):
+        gradient_penalty(critic, real[:1], fake, np.random.default_rng(0))
+
+
 # --- The other places and the other slope -------------------------------------------------------
 
 
@@ -231,7 +237,7 @@ def test_the_difference_penalty_for_every_weight_and_bias(hidden, form):
 
 def test_the_difference_is_between_two_interpolates_of_the_same_pair():
     critic, (real, fake) = two_layer_relu(), batch()
-    got = slope_of("difference")(critic, real, fake, np.random.default_rng(3))
+    got = slopes(critic, real, fake, np.random.default_rng(3), "difference")
     rng = np.random.default_rng(3)
     y1, y2 = interpolate(real, fake, rng), interpolate(real, fake, rng)
     rise = np.abs(critic(y1).data - critic(y2).data)[:, 0]

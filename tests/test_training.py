@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from minigan import backend, metrics, training
+from minigan import backend, training
 from minigan.data import load_images, sampler
+from minigan.judge import metrics
 from minigan.losses import GAMES
-from minigan.penalties import FORMS, WHERE, slope_of
-from minigan.training import CONSTRAINTS, PRESETS, WGANGP, Diverged, History, Settings
+from minigan.nn import CONSTRAINTS
+from minigan.penalties import FORMS, WHERE, slopes
+from minigan.settings import NOISES, PRESETS, Settings
+from minigan.training import WGANGP, Diverged, History
 
 SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
 
@@ -27,7 +30,7 @@ def test_the_articles_preset_is_the_articles_program():
     assert [p.shape for p in critic.parameters()[::2]] == [(784, 128), (128, 32), (32, 1)]
     assert [p.shape for p in generator.parameters()[::2]] == [(10, 32), (32, 128), (128, 784)]
     assert all(np.abs(p.data).max() <= 0.05 for p in critic.parameters() + generator.parameters())
-    noise = training.NOISES[s.noise](np.random.default_rng(0), (1000, 10))
+    noise = NOISES[s.noise](np.random.default_rng(0), (1000, 10))
     assert noise.dtype == "float32" and -1 <= noise.min() < -0.99 and 0.99 < noise.max() <= 1
     assert (s.batch_size, s.critic_steps, s.learning_rate, s.betas) == (100, 5, 1e-4, (0.5, 0.999))
     assert (s.penalty, s.penalty_weight, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
@@ -134,7 +137,7 @@ def test_every_constraint_trains_and_moves_the_slope_the_right_way(
     rng = np.random.default_rng(0)
     real = sampler(mnist)(200, rng)
     free, held = (
-        slope_of(slope, where)(m.critic, real, m.generate(200), rng).data.mean() for m in (unconstrained, model)
+        slopes(m.critic, real, m.generate(200), rng, slope, where).data.mean() for m in (unconstrained, model)
     )
     assert held < free / 1.5 and free > 1.5, (held, free)
 
@@ -159,11 +162,11 @@ def test_history_averages_between_readings():
     history = History()
     for l1, slope in [(1.0, 2.0), (3.0, 4.0)]:
         history.add(np.float32(l1), np.float32(slope))
-    assert history.read() == (2, 2.0, 3.0)
-    assert history.read() == (2, 2.0, 3.0)
+    assert history.read(1.5) == (2, 2.0, 3.0, 1.5)
+    assert history.read(1.6) == (2, 2.0, 3.0, 1.5)
     history.add(np.float32(7), np.float32(8))
-    assert history.read() == (3, 7.0, 8.0)
-    assert history.rows == [(2, 2.0, 3.0), (3, 7.0, 8.0)]
+    assert history.read(2.5) == (3, 7.0, 8.0, 2.5)
+    assert history.rows == [(2, 2.0, 3.0, 1.5), (3, 7.0, 8.0, 2.5)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -215,7 +218,7 @@ def test_a_short_real_training(mnist):
         history.add(*model.iteration())
         if len(history._unread) == 50:
             history.read()
-    l1, slope = np.array(history.rows)[:, 1:].T
+    l1, slope = np.array(history.rows)[:, 1:3].T
     assert l1[-1] < 0.7 * l1[0] and (l1 > 0).all()
     assert abs(slope[-1] - 1) < 0.1 < abs(slope[0] - 1)
 

@@ -1,4 +1,4 @@
-"""A small classifier of the images, the eye that judges samples: ``python -m minigan.classifier`` trains it anew.
+"""A small classifier of the images, the eye that judges samples: ``python -m minigan.judge.classifier`` trains it anew.
 
 It lies beside the data it was trained on, in ``classifier.npz``.
 """
@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy
 from tqdm import tqdm
 
-from . import backend, ops
-from .autodiff import grad
-from .checkpoint import replacing
-from .cli import Parser, one_line_errors
-from .data import MNIST, DataError, load_images, load_labels
+from .. import backend, ops
+from ..autodiff import grad
+from ..data import MNIST, DataError, load_images, load_labels
+from ..nn import MLP
+from ..optim import Adam
+from ..tensor import Tensor, no_grad
+from ..tools.cli import Parser, one_line_errors
+from ..tools.files import replacing
 from .metrics import in_unit_range
-from .nn import MLP
-from .optim import Adam
-from .tensor import Tensor, no_grad
 
 HIDDEN = (256, 64)
 EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
@@ -101,7 +101,7 @@ def load(path: Path) -> MLP:
             p.data = backend.asarray(a)
     except FileNotFoundError:
         raise DataError(
-            f"{path}: there is no classifier beside the data; make one with: python -m minigan.classifier --data"
+            f"{path}: there is no classifier beside the data; make one with: python -m minigan.judge.classifier --data"
             f" {path.parent}"
         ) from None
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
@@ -110,7 +110,7 @@ def load(path: Path) -> MLP:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m minigan.classifier", description="Train the classifier that judges samples.")
+    parser = Parser(prog="python -m minigan.judge.classifier", description="Train the classifier that judges samples.")
     parser.add_argument(
         "--data",
         type=Path,

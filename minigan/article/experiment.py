@@ -1,11 +1,5 @@
-"""Distributions in one and two dimensions, and training on them.
+"""Training on the toys, watched."""
 
-A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional ones follow
-Gulrajani et al. 2017 (arXiv 1704.00028), figure 1.
-"""
-
-import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,57 +8,12 @@ from typing import Any
 import numpy
 from tqdm import tqdm
 
-from . import backend
-from .autodiff import grad
-from .backend import Array
-from .tensor import no_grad
-from .training import WGANGP, Settings
-
-Target = Callable[[int, Any], Array]
-
-EIGHT = numpy.array([(math.cos(a), math.sin(a)) for a in numpy.arange(8) * math.pi / 4]) * math.sqrt(2)
-TWENTY_FIVE = numpy.array(list(itertools.product(range(-2, 3), repeat=2))) / math.sqrt(8) * 2
-BIMODAL = numpy.array([[-2.0], [1.5]])
-
-
-def normal(n: int, rng: Any) -> Array:
-    """N(0, 1), in one dimension."""
-    return rng.standard_normal((n, 1), dtype="float32")
-
-
-def tilted(tilt: float) -> Target:
-    """The density 1 + tilt (x - 1/2) on [0, 1], in one dimension, by inverting its distribution function."""
-
-    def draw(n: int, rng: Any) -> Array:
-        u = rng.random((n, 1), dtype="float32")
-        return (tilt / 2 - 1 + backend.xp.sqrt((1 - tilt / 2) ** 2 + 2 * tilt * u)) / tilt
-
-    return draw
-
-
-def mixture(centres: numpy.ndarray, deviation: float) -> Target:
-    """Equal Gaussians of standard ``deviation`` about ``centres`` (k, d)."""
-
-    def draw(n: int, rng: Any) -> Array:
-        chosen = backend.asarray(centres, dtype="float32").take(rng.integers(0, len(centres), size=n), axis=0)
-        return chosen + rng.standard_normal(chosen.shape, dtype="float32") * deviation
-
-    return draw
-
-
-def swiss_roll(n: int, rng: Any) -> Array:
-    """A spiral of one and a half turns, in two dimensions."""
-    t = (1.5 + 3 * rng.random(n, dtype="float32")) * math.pi
-    roll = backend.xp.stack((t * backend.xp.cos(t), t * backend.xp.sin(t)), axis=1)
-    return (roll + 0.25 * rng.standard_normal((n, 2), dtype="float32")) / 7.5
-
-
-bimodal = mixture(BIMODAL, 0.5)
-eight_gaussians = mixture(EIGHT, 0.02)
-twenty_five_gaussians = mixture(TWENTY_FIVE, 0.05)
-
-
-# --- Training on them ---------------------------------------------------------------------------
+from .. import backend
+from ..autodiff import grad
+from ..settings import Settings
+from ..tensor import no_grad
+from ..training import WGANGP
+from .toys import Target
 
 # One dimension wants a one-sided penalty: where the generator has arrived there is no slope left to have, and the
 # two-sided one would still ask for 1 and drive it away again.
@@ -156,11 +105,6 @@ def generator_gradient(model: WGANGP) -> float:
     """The norm of the generator's gradient, all parameters together."""
     loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
     return float(sum((g.data**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
-
-
-def real(draw: Target, n: int = 4000, seed: int = 99) -> numpy.ndarray:
-    """Fresh samples of a target."""
-    return backend.to_numpy(draw(n, backend.default_rng(seed)))
 
 
 def end(curve: numpy.ndarray) -> float:

@@ -1,11 +1,9 @@
-"""The article section by section: ``python -m minigan.article`` runs each claim and leaves one picture for each.
+"""The sections of the article, each a function that runs its claim.
 
-A section is a function that trains what it needs, draws its picture at ``path``, and returns one line about what came
-out, with the figures. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
+A section trains what it needs, draws its picture at ``path``, and returns one line about what came out, with the
+figures. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
 """
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +12,19 @@ from typing import Any
 
 import numpy
 
-from . import backend, figures, toys
-from .checkpoint import replacing
-from .cli import Parser, number, one_line_errors
-from .losses import GAMES
-from .metrics import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
-from .nn import MLP
-from .penalties import WHERE, gradient_norm
-from .tensor import no_grad
-from .toys import EIGHT, LINE, PLANE, TWENTY_FIVE, Trained, end, real, scaled, train
-from .training import generate
+from .. import backend
+from ..judge.metrics import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
+from ..losses import GAMES
+from ..nn import MLP
+from ..penalties import WHERE, gradient_norm
+from ..tensor import no_grad
+from ..tools import pictures
+from ..training import generate
+from . import toys
+from .experiment import LINE, PLANE, Trained, critic_alone, end, generator_gradient, scaled, train
+from .toys import EIGHT, TWENTY_FIVE, real
 
 Report = tuple[str, dict[str, Any]]
-
-# --- The sections -------------------------------------------------------------------------------
 
 
 def interview(path: Path, scale: float) -> Report:
@@ -35,7 +32,7 @@ def interview(path: Path, scale: float) -> Report:
     u = numpy.linspace(0.005, 0.995, 199)
     exact = {"normal": numpy.array([NormalDist().inv_cdf(p) for p in u])}
     exact["bimodal"] = numpy.quantile(real(toys.bimodal, 100_000)[:, 0], u)
-    panels, says = [], {}
+    panels, figures = [], {}
     for name, draw in (("normal", toys.normal), ("bimodal", toys.bimodal)):
         run = train(scaled(LINE, scale), draw, f"interview, {name}")
         noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
@@ -43,14 +40,14 @@ def interview(path: Path, scale: float) -> Report:
         if learned[0] > learned[-1]:  # 1 - U is uniform too: the map may as well fall
             learned = learned[::-1]
         label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"
-        panels.append(figures.lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
-        panels.append(figures.histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
-        says[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
-        says[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
-        says[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
-    figures.save_panels(path, panels, columns=2)
-    off = [says[f"error of the map, {name}"] for name in exact]
-    return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", says
+        panels.append(pictures.lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
+        panels.append(pictures.histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
+        figures[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
+        figures[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
+        figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
+    pictures.save_panels(path, panels, columns=2)
+    off = [figures[f"error of the map, {name}"] for name in exact]
+    return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", figures
 
 
 def divergences(path: Path, scale: float) -> Report:
@@ -64,12 +61,13 @@ def divergences(path: Path, scale: float) -> Report:
     sizes = (10 ** numpy.linspace(1, 6, 26)).astype(int)
     estimates: dict[str, list[float]] = {"article": [], "usual": []}
     for n in sizes:
-        rng = numpy.random.default_rng(int(n))
-        counted = [shares(toys.tilted(tilt)(n, rng)[:, 0], numpy.linspace(0, 1, bins + 1)) for tilt in (1, -1)]
+        rng, edges = backend.default_rng(int(n)), numpy.linspace(0, 1, bins + 1)
+        drawn = [backend.to_numpy(toys.tilted(tilt)(int(n), rng))[:, 0] for tilt in (1, -1)]
+        counted = [shares(samples, edges) for samples in drawn]
         estimates["article"].append(js_article(*counted))
         estimates["usual"].append(js(*counted))
     panels = [
-        figures.lines(
+        pictures.lines(
             f"JS, {name} form: {value:.4f} by quadrature",
             {"by counting": (sizes, numpy.array(estimates[name]))},
             "samples",
@@ -79,16 +77,16 @@ def divergences(path: Path, scale: float) -> Report:
         )
         for name, value in by_quadrature.items()
     ]
-    figures.save_panels(path, panels, columns=2)
-    says: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
-    says |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
-    says["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
-    says["decimal digits of 2^784"] = len(str(2**784))
+    pictures.save_panels(path, panels, columns=2)
+    figures: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
+    figures |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
+    figures["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
+    figures["decimal digits of 2^784"] = len(str(2**784))
     return (
         f"from {sizes[-1]:,} samples JS is {estimates['article'][-1]:.4f} in the article's form (exactly"
         f" {by_quadrature['article']:.4f}) and {estimates['usual'][-1]:.4f} in the usual one (exactly"
         f" {by_quadrature['usual']:.4f}); from few, the article's is infinite"
-    ), says
+    ), figures
 
 
 def order(path: Path, scale: float) -> Report:
@@ -103,20 +101,22 @@ def order(path: Path, scale: float) -> Report:
             values["mean of D(y_i)"].append(d(shuffled).mean().item())
             values["one D(y_1, ..., y_M)"].append(ordered(shuffled.reshape(1, 64)).item())
     curves = {name: (numpy.arange(200), numpy.array(v)) for name, v in values.items()}
-    figures.save_panels(path, [figures.lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
+    pictures.save_panels(path, [pictures.lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
     one, whole = (float(numpy.ptp(v)) for v in values.values())
-    says = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
-    return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", says
+    figures = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
+    return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", figures
 
 
 def fight(path: Path, scale: float) -> Report:
     """4. The fight: L1 falls while the generated histogram meets the target."""
     run = train(scaled(LINE, scale), toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)))
     target = real(toys.bimodal)
-    panels = [figures.lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
+    panels = [pictures.lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
     for i, samples in run.seen:
-        panels.append(figures.histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4))
-    figures.save_panels(path, panels, columns=5)
+        panels.append(
+            pictures.histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4)
+        )
+    pictures.save_panels(path, panels, columns=5)
     high, low = float(run.l1.max()), end(run.l1)
     distances = {f"distance at {i}": sliced_wasserstein(samples, target) for i, samples in run.seen}
     return f"L1 falls from {high:.2g} to {low:.2g} as the histograms meet", {
@@ -136,28 +136,28 @@ def unconstrained(path: Path, scale: float) -> Report:
     }
     far = toys.mixture(numpy.array([[6.0]]), 0.5)
     steps = max(50, round(1000 * scale))
-    alone = {name: (numpy.arange(steps), toys.critic_alone(s, far, steps)) for name, s in kinds.items()}
-    runs = {name: train(s, far, f"unconstrained, {name}", toys.generator_gradient, 50) for name, s in kinds.items()}
+    alone = {name: (numpy.arange(steps), critic_alone(s, far, steps)) for name, s in kinds.items()}
+    runs = {name: train(s, far, f"unconstrained, {name}", generator_gradient, 50) for name, s in kinds.items()}
     fight = {name: (run.iterations, run.l1) for name, run in runs.items()}
     gradient = {name: tuple(map(numpy.array, zip(*run.seen))) for name, run in runs.items()}
     samples = {name: run.samples()[:, 0] for name, run in runs.items()}
     symlog, log = ("linear", "symlog"), ("linear", "log")
     panels = [
-        figures.lines("L1, the generator standing still", alone, "critic step", scale=symlog),
-        figures.lines("L1 in the fight", fight, "iteration", scale=symlog),
-        figures.lines("norm of the generator's gradient", gradient, "iteration", scale=log),
-        figures.histograms("at the end", {"target": real(far)[:, 0], **samples}, -2, 10),
+        pictures.lines("L1, the generator standing still", alone, "critic step", scale=symlog),
+        pictures.lines("L1 in the fight", fight, "iteration", scale=symlog),
+        pictures.lines("norm of the generator's gradient", gradient, "iteration", scale=log),
+        pictures.histograms("at the end", {"target": real(far)[:, 0], **samples}, -2, 10),
     ]
-    figures.save_panels(path, panels, columns=4)
-    says = {f"last L1, critic alone, {name}": float(l1[-1]) for name, (_, l1) in alone.items()}
-    says |= {f"largest L1 in the fight, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
-    says |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
-    says |= {f"distance, {name}": sliced_wasserstein(run.samples(), real(far)) for name, run in runs.items()}
+    pictures.save_panels(path, panels, columns=4)
+    figures = {f"last L1, critic alone, {name}": float(l1[-1]) for name, (_, l1) in alone.items()}
+    figures |= {f"largest L1 in the fight, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
+    figures |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
+    figures |= {f"distance, {name}": sliced_wasserstein(run.samples(), real(far)) for name, run in runs.items()}
     last = {name: l1[-1] for name, (_, l1) in alone.items()}
     return (
         f"a critic alone comes to L1 {last['penalty']:.3g} with a penalty, {last['none']:.3g} without, and"
         f" {last['sigmoid']:.3g} under a sigmoid, where the generator's gradient is {runs['sigmoid'].seen[-1][1]:.1g}"
-    ), says
+    ), figures
 
 
 NEAR = 0.2  # a sample so close to the centre of a Gaussian counts as one of its own
@@ -210,11 +210,11 @@ def compare(path: Path, runs: dict[str, Trained]) -> Report:
             "share near a mode": modes_found(samples, EIGHT, NEAR)[1],
             "ms an iteration": 1000 * run.seconds / len(run.l1),
         }
-        panels.append(figures.plane(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
+        panels.append(pictures.plane(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
     columns = list(next(iter(measured.values())))
     for column in columns:
-        panels.append(figures.bars(column, {name: row[column] for name, row in measured.items()}))
-    figures.save_panels(path, panels, columns=3)
+        panels.append(pictures.bars(column, {name: row[column] for name, row in measured.items()}))
+    pictures.save_panels(path, panels, columns=3)
     best = min(measured, key=lambda name: measured[name]["distance to the target"])
     return f"nearest to the target: {best}", measured
 
@@ -223,7 +223,7 @@ def plane(path: Path, scale: float) -> Report:
     """8. Two dimensions: the critic's level sets over real and generated points, as in Gulrajani et al. 2017."""
     longer = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
     settings = scaled(replace(PLANE, critic=(128, 128), generator=(128, 128), **longer), scale)
-    panels, says = [], {}
+    panels, figures = [], {}
     for name, draw, centres in (
         ("8 Gaussians", toys.eight_gaussians, EIGHT),
         ("25 Gaussians", toys.twenty_five_gaussians, TWENTY_FIVE),
@@ -231,57 +231,18 @@ def plane(path: Path, scale: float) -> Report:
     ):
         run = train(settings, draw, f"plane, {name}")
         samples, target = run.samples(), real(draw)
-        panels.append(figures.plane(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
-        says[f"distance, {name}"] = sliced_wasserstein(samples, target)
-        says[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
+        panels.append(pictures.plane(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
+        figures[f"distance, {name}"] = sliced_wasserstein(samples, target)
+        figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
         if centres is not None:
             found, near = modes_found(samples, centres, NEAR)
-            says |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
-    figures.save_panels(path, panels, columns=3, size=(5, 5))
-    found = " and ".join(f"{says[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
-    return f"{found} are found; D is low on the real points, and the generated ones have run down to them", says
+            figures |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
+    pictures.save_panels(path, panels, columns=3, size=(5, 5))
+    found = " and ".join(f"{figures[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
+    return f"{found} are found; D is low on the real points, and the generated ones have run down to them", figures
 
 
 SECTIONS: dict[str, Callable[[Path, float], Report]] = {
     section.__name__: section
     for section in (interview, divergences, order, fight, unconstrained, constraints, where, plane, games)
 }
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(
-        prog="python -m minigan.article",
-        description="Run the article's sections, one picture and one line for each.",
-        epilog="The sections: " + " ".join(f"{name}: {f.__doc__.split(':')[0]}." for name, f in SECTIONS.items()),
-    )
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} [all]")
-    parser.add_argument("--out", type=Path, default=Path("out/article"), metavar="DIR", help="[out/article]")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
-    positive = number(float, 0, above=True)
-    parser.add_argument("--scale", type=positive, default=1.0, metavar="X", help="times the iterations [1]")
-    args = parser.parse_args(argv)
-    for name in args.sections:
-        if name not in SECTIONS:
-            parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
-    with one_line_errors(parser, args):
-        backend.use(args.device)
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name in args.sections or SECTIONS:
-            picture = args.out / f"{name}.png"
-            line, says = SECTIONS[name](picture, args.scale)
-            with replacing(picture.with_suffix(".json")) as part:
-                part.write_text(json.dumps({"says": line, "figures": says}, indent=2) + "\n")
-            print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
-            for what, value in says.items():
-                print(f"    {what}: {_words(value)}")
-    return 0
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

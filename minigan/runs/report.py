@@ -3,17 +3,40 @@
 import base64
 import html
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
 import numpy
 
-from . import backend, metrics
-from .checkpoint import replacing
-from .nn import MLP
-from .training import NOISES, Settings, generate
+from .. import backend
+from ..judge import metrics
+from ..judge.evaluation import table as compare
+from ..nn import MLP
+from ..settings import NOISES, Settings
+from ..tools import pictures
+from ..tools.cli import text
+from ..tools.files import replacing
+from ..training import generate
+from .checkpoint import load
+from .run import Run, draw
 
 COLUMNS = 10  # of every grid of samples
+
+SAMPLES = "Not chosen: from the noise that all grids of the run share."
+PROGRESS = "The same samples at several moments; iterations above."
+ANIMATION = "A frame for each grid of the run."
+INTERPOLATIONS = "Each row goes from one noise vector to another."
+CURVES = (
+    "Over the seconds of training alone. L1 is the distance between samples and images as the critic sees it. Where L1"
+    " on test images parts from L1 on training images, the critic has begun to know the latter by heart."
+)
+EVALUATION = (
+    "After {iteration:,} iterations. On the right, the same for real training images in the place of samples. Features,"
+    " classes and probabilities are those of a classifier trained on the images."
+)
+CLASSES = "The first samples that the classifier puts into each class."
+NEAREST = "Rows of samples, and below each the training images that are nearest to them, pixel by pixel."
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -43,6 +66,40 @@ $body
 </body>
 </html>
 """)
+
+
+def report(run: Run, summary: str) -> None:
+    """The pictures of the whole run, of its last checkpoint, and the page with all of them."""
+    folder, settings = run.folder, run.settings
+    generator = load(folder.checkpoint).generator  # sound, also where the training ended in divergence
+    pictures.save_curves(folder.picture("curves.png"), run.history.rows, run.slope_name, run.evaluations)
+    pictures.save_progress(folder.picture("progress.png"), run.snapshots)
+    pictures.save_animation(folder.picture("animation.gif"), run.snapshots)
+
+    def grid(name: str, images: numpy.ndarray) -> Path:
+        pictures.save_grid(folder.picture(name), images.reshape(-1, *run.shape), COLUMNS)
+        return folder.picture(name)
+
+    parts = [
+        picture("Samples", folder.grid(run.snapshots[-1][0]), SAMPLES),
+        picture("Over time", folder.picture("progress.png"), PROGRESS, "wide"),
+        picture("As they grew", folder.picture("animation.gif"), ANIMATION, "plain"),
+        picture("Curves", folder.picture("curves.png"), CURVES, "wide"),
+    ]
+    if run.evaluations:
+        last, samples = run.evaluations[-1], draw(generator, settings, len(run.judge.test))
+        classes = by_class(samples, run.judge.look(samples).probabilities)
+        parts += [
+            table("Figures", EVALUATION.format(**last), compare(last, run.judge.real)),
+            picture("By class", grid("classes.png", classes), CLASSES),
+            picture("Learned, or copied?", grid("nearest.png", beside_nearest(samples, run.judge.train)), NEAREST),
+        ]
+    values = [(name, text(value)) for name, value in asdict(settings).items()]
+    parts += [
+        picture("Between two noises", grid("interpolations.png", interpolations(generator, settings)), INTERPOLATIONS),
+        table("Settings", "", [("setting", "value"), *values]),
+    ]
+    write(folder.report, summary, parts)
 
 
 def interpolations(generator: MLP, settings: Settings, rows: int = 6) -> numpy.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from .backend import DeviceError
+from ..backend import DeviceError
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy
 
-from . import backend, metrics
+from .. import backend
+from ..data import load_images
+from ..nn import MLP
+from ..tensor import Tensor, no_grad
+from . import metrics
 from .classifier import FILE, Look, load, look
-from .data import load_images
-from .nn import MLP
-from .tensor import Tensor, no_grad
 
 SAMPLES = 10_000  # at most so many test images are what is real; MNIST has as many
 NEIGHBOURS = 1_000  # so many samples are compared with every training image

@@ -1,26 +1,23 @@
 """A run's settings and networks in one file."""
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy
 
-from . import backend
-from .nn import MLP
-from .tensor import Tensor
-from .training import Settings, networks
+from .. import backend
+from ..data import DataError
+from ..nn import MLP
+from ..settings import Settings
+from ..tensor import Tensor
+from ..tools.files import replacing
+from ..training import networks
 
 VERSION = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another network; the message names it and says what is wrong."""
 
 
 @dataclass
@@ -32,17 +29,6 @@ class Checkpoint:
     shape: tuple[int, int]
     critic: MLP
     generator: MLP
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of ``path`` once all is written: never half a file, nothing lost."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -59,28 +45,28 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read what ``save`` wrote, onto the device in use. Raises CheckpointError where that cannot be done."""
+    """Read what ``save`` wrote, onto the device in use. Raises DataError where that cannot be done."""
     try:
         with open(path, "rb") as raw, numpy.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header["version"] != VERSION:
-                raise CheckpointError(f"{path}: has version {header['version']}; expected {VERSION}")
+                raise DataError(f"{path}: has version {header['version']}; expected {VERSION}")
             settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
             checkpoint = Checkpoint(Settings(**settings), int(header["iteration"]), tuple(header["shape"]), None, None)
             height, width = checkpoint.shape
             checkpoint.critic, checkpoint.generator = networks(checkpoint.settings, height * width)
             for name, p in _parameters(checkpoint.critic, checkpoint.generator):
                 if file[name].shape != p.shape:
-                    raise CheckpointError(
+                    raise DataError(
                         f"{path}: is of another network: {name} is {file[name].shape}; its settings say {p.shape}"
                     )
                 p.data = backend.asarray(file[name], dtype=p.dtype)
-    except CheckpointError:
+    except DataError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one ({error})") from None
+        raise DataError(f"{path}: not a checkpoint, or a damaged one ({error})") from None
     return checkpoint
 
 

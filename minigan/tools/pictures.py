@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import NullFormatter
 
-from .checkpoint import replacing
+from .files import replacing
 
 PANELS, PANEL = 6, 6  # a progress picture has at most so many panels, of so many rows and columns
 

@@ -1,0 +1,1 @@
+"""The article section by section: ``python -m minigan.article``."""

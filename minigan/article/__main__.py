@@ -1,0 +1,48 @@
+"""``python -m minigan.article``: run the article's sections, one picture and one line for each."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import backend
+from ..tools.cli import Parser, number, one_line_errors
+from ..tools.files import write_json
+from .sections import SECTIONS
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minigan.article",
+        description="Run the article's sections, one picture and one line for each.",
+        epilog="The sections: " + " ".join(f"{name}: {f.__doc__.split(':')[0]}." for name, f in SECTIONS.items()),
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} [all]")
+    parser.add_argument("--out", type=Path, default=Path("out/article"), metavar="DIR", help="[out/article]")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
+    positive = number(float, 0, above=True)
+    parser.add_argument("--scale", type=positive, default=1.0, metavar="X", help="times the iterations [1]")
+    args = parser.parse_args(argv)
+    for name in args.sections:
+        if name not in SECTIONS:
+            parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
+    with one_line_errors(parser, args):
+        backend.use(args.device)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name in args.sections or SECTIONS:
+            picture = args.out / f"{name}.png"
+            line, figures = SECTIONS[name](picture, args.scale)
+            write_json(picture.with_suffix(".json"), {"line": line, "figures": figures})
+            print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
+            for what, value in figures.items():
+                print(f"    {what}: {_words(value)}")
+    return 0
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How good samples are: the measures, the classifier that looks at them, and all figures at once."""

@@ -1,0 +1,1 @@
+"""What every command needs: files written whole, flags and errors, pictures."""
