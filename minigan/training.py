@@ -58,7 +58,7 @@ class WGANGP:
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
         self.iterations = 0
-        # What changes from one iteration to the next: rate and eps of each step, the weights of the running average.
+        # What changes from one iteration to the next: rate and eps of each step, and the step of the running average.
         self.schedule = backend.xp.empty((settings.critic_steps + 2, 2), "float32")
         self.replay = backend.recorded(self.steps) if graph else None
 
@@ -73,7 +73,7 @@ class WGANGP:
         adams = [self.critic_adam] * self.settings.critic_steps + [self.generator_adam]
         # At first the average reaches back over a quarter of the iterations, so that the initial weights are forgotten.
         keep = min(self.settings.average, (1 + self.iterations) / (5 + self.iterations))
-        schedule = [*(adam.next_step() for adam in adams), (keep, 1 - keep)]
+        schedule = [*(adam.next_step() for adam in adams), (1 - keep, 0)]
         self.schedule[...] = backend.asarray(schedule, dtype="float32")
         self.iterations += 1
         return self.replay() if self.replay else self.steps()
@@ -89,10 +89,9 @@ class WGANGP:
             l1, slope = self.critic_step(reals[rows], fakes[rows], self.schedule[i])
         self.generator_step(self.schedule[critic_steps])
         if self.settings.average:
-            keep, add = self.schedule[critic_steps + 1]
+            step, _ = self.schedule[critic_steps + 1]
             for a, p in zip(self.averaged.parameters(), self.generator.parameters()):
-                a.data *= keep
-                a.data += add * p.data
+                a.data += step * (p.data - a.data)
         return l1, slope
 
     def critic_step(self, real: Array, fake: Array, rate_and_eps: Array | None = None) -> tuple[Array, Array]:

@@ -192,6 +192,15 @@ def test_the_generators_running_average(mnist):
         assert (a.data != p.data).any()
 
 
+def test_an_average_of_what_stands_still_is_what_stands_still(mnist):
+    model = gan(Settings(**{**vars(SMALL), "average": 0.9999}), mnist[:100])
+    model.generator_step = lambda rate_and_eps: None
+    for _ in range(300):
+        model.iteration()
+    for a, p in zip(model.averaged.parameters(), model.generator.parameters()):
+        assert (a.data == p.data).all()
+
+
 def test_without_an_average_the_generator_itself_draws_the_samples(mnist):
     model = gan(Settings(**{**vars(SMALL), "average": 0.0}), mnist[:100])
     assert model.averaged is model.generator
