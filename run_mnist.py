@@ -4,6 +4,7 @@ import argparse
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from minigan.settings import DECAYS, PENALTIES, PRESETS, Settings
 from minigan.tools import pictures
 from minigan.tools.cli import INTERRUPTED, InputError, Parser, number, one_line_errors, text
 from minigan.tools.files import replacing, write_json
+from minigan.tools.processor import Crowding, threads_for, use_threads
 from minigan.training import WGANGP, Diverged
 
 DIVERGED = 1  # the exit status
@@ -42,6 +44,8 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     )
     add = parser.add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
+    add("--threads", type=count, metavar="N", help="that multiply matrices [as many as the sizes can use]")
+    add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
     add("--data", type=Path, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
@@ -81,7 +85,8 @@ def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str,
     setting("--seed", "of everything random", type=number(int, 0), metavar="N")
 
     args = vars(parser.parse_args(argv))
-    flags = {name: args.pop(name) for name in ("device", "graph", "data", "out", "generate", "evaluate", "preset")}
+    names = ("device", "threads", "no_replay", "graph", "data", "out", "generate", "evaluate", "preset")
+    flags = {name: args.pop(name) for name in names}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
     if flags["preset"]:
         given = {**asdict(PRESETS[flags["preset"]]), **given}
@@ -118,9 +123,11 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
     data = args.data or MNIST
     images = load_images(data)
     shape = images.shape[1:]
-    model = WGANGP(settings, sampler(images), math.prod(shape), args.graph)
-    run, status = Run(folder, model, shape, data.resolve(), args.device), 0
-    every = min(100, max(1, settings.iterations // 500))
+    threads = set_threads(args, settings, shape)
+    replay = args.graph if args.device == "gpu" else not args.no_replay
+    model = WGANGP(settings, sampler(images), math.prod(shape), replay)
+    run, status = Run(folder, model, shape, data.resolve(), args.device, threads), 0
+    every, crowding = min(100, max(1, settings.iterations // 500)), Crowding(threads)
     with (
         tqdm(total=settings.iterations, unit="it", disable=None) as bar,
         ctrl_c() as stopped,
@@ -129,11 +136,13 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
         try:
             run.snapshot()
             for iteration in range(1, settings.iterations + 1):
-                run.history.add(*model.iteration())
+                run.history.add(model.iteration())
                 last = iteration == settings.iterations or bool(stopped)
                 due = last or iteration % settings.sample_every == 0
                 if due or iteration % every == 0:
-                    _, l1, slope, _ = run.read()
+                    _, l1, slope, seconds = run.read()
+                    if line := crowding.notice(iteration, seconds):
+                        tell(line)
                     bar.set_postfix_str(f"L1 {l1:.3f}, {run.slope_name} {slope:.3f}", refresh=False)
                 bar.update()
                 if due:
@@ -155,6 +164,18 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
     return status
 
 
+def tell(line: object, *_: Any) -> None:
+    """Say something on the way, in a line above the progress bar."""
+    tqdm.write(f"run_mnist.py: {line}", file=sys.stderr)
+
+
+def set_threads(args: argparse.Namespace, settings: Settings, shape: tuple[int, int]) -> int:
+    """Let so many threads multiply matrices as ``--threads`` says, or as the sizes can use; returns their number."""
+    threads = args.threads or threads_for(settings, math.prod(shape))
+    use_threads(threads)
+    return threads
+
+
 def checkpoint_in(folder: Folder, given: dict[str, Any]) -> Checkpoint:
     """The checkpoint in ``folder``; an InputError where a flag asks for another network than it holds."""
     checkpoint = load(folder.checkpoint)
@@ -169,6 +190,7 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Write ``args.generate`` samples of the checkpoint in ``args.out``: generated.npy and a grid of the first 100."""
     folder = Folder(args.out)
     checkpoint = checkpoint_in(folder, given)
+    set_threads(args, checkpoint.settings, checkpoint.shape)
     images = draw(checkpoint.generator, checkpoint.settings, args.generate, given.get("seed"))
     images = images.reshape(-1, *checkpoint.shape)
     with replacing(folder.generated) as part:
@@ -182,6 +204,7 @@ def judge_checkpoint(given: dict[str, Any], args: argparse.Namespace) -> int:
     """Print the figures of the checkpoint's samples, and put them beside those of the run in evaluation.json."""
     folder = Folder(args.out)
     checkpoint = checkpoint_in(folder, given)
+    set_threads(args, checkpoint.settings, checkpoint.shape)
     data = args.data or folder.data()
     judge = Judge(data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
@@ -201,7 +224,8 @@ def print_table(rows: list[tuple[str, str, str]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser, args, given = parse(argv)
-    with one_line_errors(parser, args, DataError):
+    with one_line_errors(parser, args, DataError), warnings.catch_warnings():
+        warnings.showwarning = tell
         backend.use(args.device)
         if args.generate:
             return sample(given, args)

@@ -54,15 +54,15 @@ class SpectralLinear(Linear):
 
     def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
         super().__init__(n, m, init, rng, dtype)
-        self.u = backend.asarray(rng.normal(size=(1, n)), dtype=dtype)
-        self.v = backend.xp.empty((1, m), dtype)
+        self.u = Tensor(backend.asarray(rng.normal(size=(1, n)), dtype=dtype))
+        self.v = Tensor(backend.xp.empty((1, m), dtype))
         self.power_iteration()
 
     def power_iteration(self) -> None:
-        v = backend.matmul(self.u, self.weight.data)
-        self.v[...] = v / backend.xp.linalg.norm(v)
-        u = backend.matmul(self.v, self.weight.data.T)
-        self.u[...] = u / backend.xp.linalg.norm(u)
+        v = backend.matmul(self.u.data, self.weight.data)
+        self.v.data[...] = v / backend.xp.linalg.norm(v)
+        u = backend.matmul(self.v.data, self.weight.data.T)
+        self.u.data[...] = u / backend.xp.linalg.norm(u)
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         sigma = ops.matmul_nt(ops.matmul(self.u, self.weight), self.v)

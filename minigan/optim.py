@@ -20,8 +20,8 @@ class Adam:
         self.parameters = list(parameters)
         self.lr, self.betas, self.eps = lr, betas, eps
         self.steps = 0
-        self.m = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
-        self.v = [backend.xp.zeros(p.shape, p.dtype) for p in self.parameters]
+        self.m = [Tensor(backend.xp.zeros(p.shape, p.dtype)) for p in self.parameters]
+        self.v = [Tensor(backend.xp.zeros(p.shape, p.dtype)) for p in self.parameters]
 
     def next_step(self) -> tuple[float, float]:
         """Count a step, and return the rate and the eps to take it with: what changes from step to step."""
@@ -44,5 +44,5 @@ class Adam:
             raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
         rate, eps = self.next_step() if rate_and_eps is None else rate_and_eps
         for p, g, m, v in zip(self.parameters, grads, self.m, self.v):
-            backend.adam_step(g.data, *self.betas, rate, eps, p.data, m, v)
+            backend.adam_step(g.data, *self.betas, rate, eps, p.data, m.data, v.data)
             p.version += 1

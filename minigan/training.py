@@ -13,8 +13,9 @@ from .losses import GAMES
 from .nn import CONSTRAINTS, MLP
 from .optim import Adam
 from .penalties import slopes
+from .replay import Replayed
 from .settings import DECAYS, NOISES, PENALTIES, Settings
-from .tensor import no_grad
+from .tensor import Tensor, no_grad
 
 
 def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
@@ -41,11 +42,14 @@ class WGANGP:
 
     ``averaged`` is the generator with the exponential average of its weights over the iterations, which draws better
     samples than its weights of the moment (Yazici et al. 2019, arXiv 1806.04498); with ``average`` 0, itself.
-    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use. The same settings and ``draw`` give the
-    same numbers, bit for bit, on the same machine's CPU. ``graph`` replays iterations as ``backend.recorded`` says.
+    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws there.
+    The same settings and ``draw`` give the same numbers, bit for bit, on the same machine's CPU, for the same number of
+    threads. With ``replay`` (on the CPU, unless told otherwise) an iteration is recorded once, and then replayed.
     """
 
-    def __init__(self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, graph: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, replay: bool | None = None
+    ) -> None:
         self.settings = settings
         self.draw = draw
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
@@ -59,14 +63,14 @@ class WGANGP:
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
         self.iterations = 0
         # What changes from one iteration to the next: rate and eps of each step, and the step of the running average.
-        self.schedule = backend.xp.empty((settings.critic_steps + 2, 2), "float32")
-        self.replay = backend.recorded(self.steps) if graph else None
+        self.schedule = Tensor(backend.xp.empty((settings.critic_steps + 2, 2), "float32"))
+        self.replayed = Replayed(self) if replay or (replay is None and backend.xp is numpy) else None
 
-    def iteration(self) -> tuple[Array, Array]:
+    def iteration(self) -> Array:
         """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
 
-        Returns L1 and the mean slope at the last critic step, as arrays of one element that stay on the device: nothing
-        in here waits for it. With ``graph`` the next iteration overwrites them.
+        Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: nothing in
+        here waits for it. The next iteration may overwrite it.
         """
         lr = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
         self.critic_adam.lr = self.generator_adam.lr = lr
@@ -74,25 +78,41 @@ class WGANGP:
         # At first the average reaches back over a quarter of the iterations, so that the initial weights are forgotten.
         keep = min(self.settings.average, (1 + self.iterations) / (5 + self.iterations))
         schedule = [*(adam.next_step() for adam in adams), (1 - keep, 0)]
-        self.schedule[...] = backend.asarray(schedule, dtype="float32")
+        self.schedule.data[...] = backend.asarray(schedule, dtype="float32")
         self.iterations += 1
-        return self.replay() if self.replay else self.steps()
+        return self.replayed() if self.replayed else self.steps()
 
-    def steps(self) -> tuple[Array, Array]:
-        """All that an iteration does on the device; what changes from one to the next is in ``schedule``."""
+    def steps(self) -> Array:
+        """All that an iteration does on the device, to the arrays of ``state``."""
         n, critic_steps = self.settings.batch_size, self.settings.critic_steps
         reals = self.draw(n * critic_steps, self.rng)
         # The generator stands still while the critic learns, so all its fakes come from one forward.
         fakes = self.generate(n * critic_steps)
         for i in range(critic_steps):
             rows = slice(i * n, (i + 1) * n)
-            l1, slope = self.critic_step(reals[rows], fakes[rows], self.schedule[i])
-        self.generator_step(self.schedule[critic_steps])
+            l1, slope = self.critic_step(reals[rows], fakes[rows], self.schedule.data[i])
+        self.generator_step(self.schedule.data[critic_steps])
         if self.settings.average:
-            step, _ = self.schedule[critic_steps + 1]
+            step, _ = self.schedule.data[critic_steps + 1]
             for a, p in zip(self.averaged.parameters(), self.generator.parameters()):
                 a.data += step * (p.data - a.data)
-        return l1, slope
+        return backend.xp.stack((l1, slope))
+
+    def state(self) -> dict[str, Tensor]:
+        """All arrays that ``steps`` reads and changes, by name."""
+        tensors = {"schedule": self.schedule}
+        networks = {"critic": self.critic, "generator": self.generator}
+        if self.settings.average:
+            networks["averaged"] = self.averaged
+        for name, network in networks.items():
+            tensors |= {f"{name}.{i}": p for i, p in enumerate(network.parameters())}
+        for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
+            tensors |= {f"{name}.m.{i}": m for i, m in enumerate(adam.m)}
+            tensors |= {f"{name}.v.{i}": v for i, v in enumerate(adam.v)}
+        if self.settings.constraint == "spectral":
+            for i, layer in enumerate(self.critic.layers):
+                tensors |= {f"critic.spectral.u.{i}": layer.u, f"critic.spectral.v.{i}": layer.v}
+        return tensors
 
     def critic_step(self, real: Array, fake: Array, rate_and_eps: Array | None = None) -> tuple[Array, Array]:
         """One Adam step of the critic on real and generated rows; L1 and the mean slope before it."""
@@ -140,8 +160,9 @@ class History:
         self._last = "nothing yet"
         self._unread: list[Array] = []
 
-    def add(self, l1: Array, slope: Array) -> None:
-        self._unread.append(backend.xp.stack((l1, slope)))
+    def add(self, figures: Array) -> None:
+        """``figures`` (2,) are L1 and the mean slope of an iteration."""
+        self._unread.append(figures.copy())
 
     def read(self, seconds: float = 0.0) -> tuple[int, float, float, float]:
         """Raises Diverged at the first figure that is NaN or infinite."""

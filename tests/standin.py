@@ -3,13 +3,14 @@
 ``DeviceArray`` computes with NumPy but behaves as a CuPy array does: it never turns into a NumPy array by itself, does
 not mix with one, and a value is read off it by an explicit transfer only, which is counted. ``StandIn`` takes the place
 of the array module. Given CuPy itself, which imports without a device, both hold every call against CuPy's signature.
-``recorded`` takes the place of a CUDA graph: the calls are noted once, and repeated on the same arrays.
+Its stream captures as CUDA's does: a graph is the calls that were noted, repeated on the same arrays.
 """
 
 import inspect
 import operator
 import re
-from types import ModuleType
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class StandIn(Namespace):
 
     def __init__(self, cupy=None):
         super().__init__(np, cupy)
-        self.random = self
+        self.random, self.cuda, self.asked = self, cuda(self), []
         DeviceArray.cupy, DeviceArray.transfers = cupy, 0
 
     def array(self, data, **how):
@@ -104,6 +105,24 @@ class Generator:
         reference = getattr(self._cupy, name) if self._cupy else None
         check = reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs))
         return Function(getattr(self._rng, name), check)
+
+    @property
+    def bit_generator(self):
+        return SimpleNamespace(_state=State(self._rng))
+
+
+class State:
+    """What a generator keeps on the device: it can be copied, and be put back."""
+
+    def __init__(self, rng):
+        self._rng = rng
+
+    def copy(self):
+        state = self._rng.bit_generator.state
+        return SimpleNamespace(state=state, get=lambda: np.array([state["state"]["state"] % 2**53]))
+
+    def __setitem__(self, _, copied):
+        self._rng.bit_generator.state = copied.state
 
 
 def check_call(function, args, kwargs):
@@ -135,27 +154,51 @@ def run(function, *args, **kwargs):
     return out
 
 
-def recorded(function):
-    """What ``backend.recorded`` does, with a list of calls for a graph."""
-    record, result = [], None
+def cuda(standin):
+    """``cupy.cuda`` as far as a graph needs it; what is asked of it is noted in ``standin.asked``."""
 
-    def replay():
-        global _record
-        nonlocal result
-        if not record:
-            _record = record
-            try:
-                result = function()
-            finally:
-                _record = None
-            return result
-        for call, args, kwargs, out in record:
+    class Stream:
+        def __init__(self, non_blocking):
+            assert non_blocking  # CuPy captures on no other
+
+        def __enter__(self):
+            standin.asked.append("aside")
+
+        def __exit__(self, *_):
+            standin.asked.append("back")
+
+        def synchronize(self):
+            pass
+
+        def begin_capture(self):
+            global _record
+            _record = []
+            standin.asked.append("begin")
+
+        def end_capture(self):
+            global _record
+            calls, _record = _record, None
+            standin.asked.append("end")
+            return SimpleNamespace(launch=lambda: launch(calls))
+
+    def launch(calls):
+        standin.asked.append("launch")
+        for call, args, kwargs, out in calls:
             new = call(*args, **kwargs)
             if isinstance(out, DeviceArray) and not np.shares_memory(new, out._array):
                 out._array[...] = new
-        return result
 
-    return replay
+    @contextmanager
+    def using_allocator(malloc):
+        assert malloc == "malloc of its own pool"
+        yield
+
+    return SimpleNamespace(
+        Stream=Stream,
+        MemoryPool=lambda: SimpleNamespace(malloc="malloc of its own pool"),
+        Device=lambda: SimpleNamespace(synchronize=lambda: None),
+        using_allocator=using_allocator,
+    )
 
 
 def wrap(x):

@@ -88,7 +88,7 @@ def test_a_recorded_iteration_is_the_iteration(others):
     pytest.importorskip("cupyx.cutensor", reason="cuTENSOR is not installed; it is optional, for --graph")
     images = load_images()[:1000]
     settings = Settings(batch_size=32, critic=(64, 32), generator=(32, 64), iterations=20, **others)
-    eager, replayed = (WGANGP(settings, sampler(images), 784, graph) for graph in (False, True))
+    eager, replayed = (WGANGP(settings, sampler(images), 784, replay) for replay in (False, True))
     figures = [
         [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)] for model in (eager, replayed)
     ]

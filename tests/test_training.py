@@ -160,11 +160,11 @@ def test_clipping_clips(mnist):
 
 def test_history_averages_between_readings():
     history = History()
-    for l1, slope in [(1.0, 2.0), (3.0, 4.0)]:
-        history.add(np.float32(l1), np.float32(slope))
+    for figures in [(1.0, 2.0), (3.0, 4.0)]:
+        history.add(np.array(figures, "float32"))
     assert history.read(1.5) == (2, 2.0, 3.0, 1.5)
     assert history.read(1.6) == (2, 2.0, 3.0, 1.5)
-    history.add(np.float32(7), np.float32(8))
+    history.add(np.array([7, 8]))
     assert history.read(2.5) == (3, 7.0, 8.0, 2.5)
     assert history.rows == [(2, 2.0, 3.0, 1.5), (3, 7.0, 8.0, 2.5)]
 
@@ -173,7 +173,7 @@ def test_history_averages_between_readings():
 def test_history_finds_the_first_figure_that_is_not_finite(bad):
     history = History()
     for l1 in (1.0, 2.5, bad, bad):
-        history.add(np.float32(l1), np.float32(1))
+        history.add(np.array([l1, 1.0]))
     with pytest.raises(Diverged, match=r"at iteration 3; last finite: L1 2.5 and slope 1 at iteration 2"):
         history.read()
     assert history.rows == []
@@ -224,7 +224,7 @@ def test_a_short_real_training(mnist):
     model = gan(Settings(), mnist)
     history = History()
     for i in range(1, 501):
-        history.add(*model.iteration())
+        history.add(model.iteration())
         if i % 50 == 0:
             history.read()
     l1, slope = np.array(history.rows)[:, 1:3].T

@@ -86,7 +86,7 @@ def train(
     start, every = time.perf_counter(), max(1, settings.iterations // times)
     with numpy.errstate(over="ignore", invalid="ignore"):
         for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
-            curves.append(backend.xp.stack(model.iteration()))
+            curves.append(model.iteration().copy())
             if look and i % every == 0:
                 seen.append((i, look(model)))
     l1, slope = backend.to_numpy(backend.xp.stack(curves)).T

@@ -50,7 +50,9 @@ class Run:
     there is no classifier, samples are not evaluated.
     """
 
-    def __init__(self, folder: Folder, model: WGANGP, shape: tuple[int, int], data: Path, device: str) -> None:
+    def __init__(
+        self, folder: Folder, model: WGANGP, shape: tuple[int, int], data: Path, device: str, threads: int
+    ) -> None:
         self.folder, self.model, self.settings, self.shape = folder, model, model.settings, shape
         self.slope_name = SLOPE_NAMES[self.settings.slope]
         self.history = History()
@@ -60,7 +62,8 @@ class Run:
         rng, n = numpy.random.default_rng([self.settings.seed, 1]), self.settings.grid**2
         self.fixed_noise = backend.asarray(NOISES[self.settings.noise](rng, (n, self.settings.noise_dim)))
         folder.grid(0).parent.mkdir(parents=True, exist_ok=True)
-        write_json(folder.settings, {**asdict(self.settings), "device": device, "data": str(data)})
+        where = {"device": device, "threads": threads, "data": str(data)}
+        write_json(folder.settings, {**asdict(self.settings), **where})
         with open(folder.curves, "w", newline="") as file:
             csv.writer(file).writerow(("iteration", "l1", self.slope_name.replace(" ", "_"), "seconds"))
         self.watch = Stopwatch()  # of the training alone
