@@ -26,6 +26,11 @@ class Adam:
     def next_step(self) -> tuple[float, float]:
         """Count a step, and return the rate and the eps to take it with: what changes from step to step."""
         self.steps += 1
+        if self.steps % 1000 == 0:
+            # Where no gradient comes any more, v decays to denormal numbers and stays there, and a processor takes a
+            # hundred times as long for those. Beside eps they are nothing.
+            for v in self.v:
+                v.data[...] *= v.data > 1e-30
         beta1, beta2 = self.betas
         # To save passes over the arrays, ``m`` and ``v`` are the published moments divided by 1 - beta. That factor and
         # the bias correction are then one, c = (1 - beta^t) / (1 - beta), and leave the arrays as well:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -16,12 +18,13 @@ import numpy as np
 
 from minigan import backend
 from minigan.tools import pictures
+from minigan.tools.processor import use_threads
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 
 BUILDERS = {
     "minigan": build_minigan,
-    "minigan, graph": partial(build_minigan, graph=True),
+    "minigan, eager": partial(build_minigan, replay=False),
     "floor": build_floor,
     **{name: peer.build for name, peer in PEERS.items()},
 }
@@ -58,7 +61,7 @@ def milliseconds(size: Size, names: list[str], device: str, rounds: int) -> dict
     built = {name: BUILDERS[name](size, device) for name in names}
     counts, times = {}, {name: [] for name in names}
     for name, (iteration, wait) in built.items():
-        for _ in range(3):
+        for _ in range(6):  # as it is, recorded, proven
             iteration()
         counts[name] = max(1, round(SECONDS / timed(iteration, wait, 2)))
     for _ in range(rounds):
@@ -91,6 +94,38 @@ def run_child(name: str, device: str) -> None:
         iteration()
     wait()
     print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Beside a process that multiplies matrices on every core."""
+    code = "import numpy as np; x = np.ones((1000, 1000), 'f'); y = x.copy()\nwhile True: np.matmul(x, x, out=y)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        time.sleep(1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def crowd(rounds: int) -> None:
+    """Milliseconds an iteration alone and beside a busy process: replayed and eager, with every thread and with one."""
+    print("\nmilliseconds an iteration, alone and beside a process that uses every core\n")
+    print("| size | | threads | alone | beside | / the default's time alone |\n|---|---|---|---|---|---|")
+    for label in ("article", "default"):
+        default = 0.0
+        for name in ("minigan", "minigan, eager"):
+            for threads in (os.cpu_count(), 1):
+                with use_threads(threads):
+                    alone = milliseconds(SIZES[label], [name], "cpu", rounds)[name]
+                    with busy():
+                        beside = milliseconds(SIZES[label], [name], "cpu", rounds)[name]
+                default = default or alone
+                print(
+                    f"| {label} | {name} | {threads} | {alone:.2f} | {beside:.1f} | {beside / default:.2f} |",
+                    flush=True,
+                )
 
 
 def growth(device: str, rounds: int, picture: Path) -> None:
@@ -137,7 +172,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, NumPy {np.__version__}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
-    names = ["minigan", "floor", *peers] if args.device == "cpu" else ["minigan, graph", "minigan", "floor", *peers]
+    names = ["minigan", "minigan, eager", "floor", *peers]
     first = names[0]
     print(f"\nmilliseconds an iteration, and what {first} takes of it\n")
     print(f"| size | {' | '.join(names)} | outside products | {' | '.join(f'/ {name}' for name in names[1:])} |")
@@ -149,6 +184,8 @@ def main() -> None:
         cells = " | ".join(f"{took[name]:.2f}" for name in names)
         ratios = " | ".join(f"{ours / took[name]:.2f}" for name in names[1:])
         print(f"| {label} | {cells} | {1 - took['floor'] / ours:.0%} | {ratios} |", flush=True)
+    if args.device == "cpu":
+        crowd(args.rounds)
     print("\na whole process, 50 iterations of the article's size\n\n| | seconds | peak MiB |\n|---|---|---|")
     for name in (name for name in names if name != "floor"):
         seconds, peak = process(name, args.device)

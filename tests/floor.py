@@ -37,6 +37,7 @@ class Size:
 
 SIZES = {
     "article": Size((128, 32), (32, 128), 10, 100),
+    "default": Size((256, 128), (128, 256), 32, 64, 2),
     "middle": Size((512, 256), (256, 512), 100, 64),
     "large": Size((1024, 1024), (1024, 1024), 128, 256),
 }
@@ -44,7 +45,7 @@ SIZES = {
 LR, BETAS, EPS, WEIGHT = 1e-4, (0.5, 0.9), 1e-8, 10.0
 
 
-def build_minigan(size: Size, device: str, graph: bool = False) -> Built:
+def build_minigan(size: Size, device: str, replay: bool = True) -> Built:
     backend.use(device)
     settings = Settings(
         batch_size=size.batch,
@@ -55,7 +56,7 @@ def build_minigan(size: Size, device: str, graph: bool = False) -> Built:
         noise_dim=size.noise,
         average=0.0,
     )
-    model = WGANGP(settings, sampler(load_images()), 784, graph)
+    model = WGANGP(settings, sampler(load_images()), 784, replay)
     return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])
 
 

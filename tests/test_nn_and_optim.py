@@ -182,6 +182,14 @@ def test_adam_moves_every_element_of_arrays_in_any_order(n):
     np.testing.assert_allclose(p.data, np.full((n, 2), -0.1))
 
 
+def test_what_decays_in_adam_does_not_stay_denormal():
+    p = mg.tensor(np.ones(3, "float32"), requires_grad=True)
+    adam = mg.optim.Adam([p], lr=0.1, betas=(0.5, 0.9))
+    for i in range(1, 2001):
+        adam.step([mg.tensor(np.array([1, 0, i < 5], "float32"))])
+    assert adam.v[0].data[0] > 1 and (adam.v[0].data[1:] == 0).all()
+
+
 def test_adam_takes_over_assigned_parameters():
     p = mg.tensor(np.zeros(2), requires_grad=True)
     adam = mg.optim.Adam([p], lr=0.1)

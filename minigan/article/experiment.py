@@ -12,6 +12,7 @@ from .. import backend
 from ..autodiff import grad
 from ..settings import Settings
 from ..tensor import no_grad
+from ..tools.processor import threads_for, use_threads
 from ..training import WGANGP
 from .toys import Target
 
@@ -84,7 +85,7 @@ def train(
     dim = draw(1, backend.default_rng(0)).shape[1]
     model, curves, seen = WGANGP(settings, draw, dim), [], []
     start, every = time.perf_counter(), max(1, settings.iterations // times)
-    with numpy.errstate(over="ignore", invalid="ignore"):
+    with numpy.errstate(over="ignore", invalid="ignore"), use_threads(threads_for(settings, dim)):
         for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
             curves.append(model.iteration().copy())
             if look and i % every == 0:

@@ -22,9 +22,9 @@ def threads_for(settings: Settings, dim: int) -> int:
     return min(most, max(1, largest // WORK))
 
 
-def use_threads(number: int) -> None:
-    """Let NumPy multiply matrices with ``number`` threads from here on."""
-    threadpool_limits(number, user_api="blas")
+def use_threads(number: int) -> threadpool_limits:
+    """Let NumPy multiply matrices with ``number`` threads: from here on, or ``with use_threads(number):`` inside."""
+    return threadpool_limits(number, user_api="blas")
 
 
 def _blas() -> list[dict]:
