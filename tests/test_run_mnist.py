@@ -87,13 +87,14 @@ def test_the_same_seed_leaves_the_same_files(tmp_path, images):
     for name in ("a", "b"):
         run(*TINY, "--data", images, "--out", tmp_path / name)
     run(*TINY, "--data", images, "--out", tmp_path / "c", "--seed", 1)
+    run(*TINY, "--data", images, "--out", tmp_path / "d", "--no-replay")
 
     def left(name):
         timed = ("curves.csv", "curves.png", "report.html")
         same = {path: data for path, data in files(tmp_path / name).items() if str(path) not in timed}
         return same, [row[:3] for row in rows(tmp_path / name)]
 
-    assert left("a") == left("b")
+    assert left("a") == left("b") == left("d")
     assert left("a") != left("c")
 
 
@@ -349,6 +350,25 @@ def test_a_checkpoint_that_cannot_be_used(tmp_path, images, capsys):
 
 
 # --- Divergence and interruption ----------------------------------------------------------------
+
+
+def test_threads_are_as_many_as_asked_for_and_written_down(tmp_path, images):
+    for n in (1, 2):
+        run(*TINY, "--data", images, "--out", tmp_path / str(n), "--threads", n)
+        assert json.loads((tmp_path / str(n) / "settings.json").read_text())["threads"] == n
+    run(*TINY, "--data", images, "--out", tmp_path / "rule")
+    assert json.loads((tmp_path / "rule" / "settings.json").read_text())["threads"] == 1  # of so small products
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_cannot_be_replayed_is_one_line(tmp_path, images, capsys, monkeypatch):
+    steps = WGANGP.steps
+    monkeypatch.setattr(WGANGP, "steps", lambda model: float(model.critic.parameters()[0].data[0, 0]) and steps(model))
+    assert run(*TINY, "--data", images, "--out", tmp_path) == 0
+    error = capsys.readouterr().err
+    assert error == (
+        "run_mnist.py: iterations are not replayed, but run as they are: ndarray.__float__ of an array that changes\n"
+    )
 
 
 def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, images, capsys, monkeypatch):
