@@ -1,13 +1,17 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
-import argparse
-import math
+import os
 import signal
 import sys
+
+if __name__ == "__main__":  # the imports take a second, in which nothing can be lost
+    signal.signal(signal.SIGINT, lambda *_: (print("interrupted", file=sys.stderr, flush=True), os._exit(130)))
+
+import argparse
+import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+import zlib
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,152 +20,165 @@ from tqdm import tqdm
 
 from minigan import backend
 from minigan.data import MNIST, DataError, load_images, sampler
+from minigan.judge.classifier import FILE
 from minigan.judge.evaluation import Judge, table
-from minigan.losses import GAMES
-from minigan.nn import CONSTRAINTS
-from minigan.penalties import SLOPES, WHERE
 from minigan.runs.checkpoint import Checkpoint, load
 from minigan.runs.folder import Folder
-from minigan.runs.report import report
-from minigan.runs.run import Run, draw, evaluate
-from minigan.settings import DECAYS, PENALTIES, PRESETS, Settings
-from minigan.tools import pictures
-from minigan.tools.cli import INTERRUPTED, InputError, Parser, number, one_line_errors, text
+from minigan.runs.report import collapse, report, summary
+from minigan.runs.run import SLOPE_NAMES, Run, draw, evaluate
+from minigan.settings import COUNT, NAMES, NUMBERS, PRESETS, Settings
+from minigan.tools import cli, pictures
+from minigan.tools.cli import InputError, number, path, text
 from minigan.tools.files import replacing, write_json
 from minigan.tools.processor import Crowding, threads_for, use_threads
 from minigan.training import WGANGP, Diverged
 
-DIVERGED = 1  # the exit status
+MAY_CHANGE = ("iterations", "sample_every", "evaluate_every")  # where a run is resumed
 
 
-def parse(argv: list[str] | None) -> tuple[Parser, argparse.Namespace, dict[str, Any]]:
+def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[str, Any]]:
     """The parser, the flags of this program, and the settings that were given by preset or by flag."""
-    count, positive = number(int, 1, 10**9), number(float, 0, above=True)  # beyond 10^9 NumPy's own sizes overflow
-    parser = Parser(
+    parser = cli.Parser(
         prog="run_mnist.py",
         description="Train a WGAN-GP on MNIST and watch the digits appear, or generate digits from a trained one.",
         epilog="In brackets: the default, and after it what another --preset has instead.",
     )
     add = parser.add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
-    add("--threads", type=count, metavar="N", help="that multiply matrices [as many as the sizes can use]")
+    add("--threads", type=number(COUNT), metavar="N", help="that multiply matrices [as many as the sizes can use]")
     add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
-    add("--data", type=Path, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
-    add("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
+    add("--data", type=path, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
+    add("--out", type=path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     instead = parser.add_mutually_exclusive_group().add_argument
-    instead("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint in --out")
+    instead("--resume", action="store_true", help="go on with the run in --out, from its checkpoint")
+    instead("--report", action="store_true", help="no training: the pictures and the page of the run in --out, anew")
     instead("--evaluate", action="store_true", help="no training: how good the checkpoint's samples are, in figures")
+    instead("--generate", type=number(COUNT), metavar="N", help="no training: N samples from the checkpoint in --out")
     add(
         "--preset",
         choices=PRESETS,
         help="where the settings below start from: digits fast, digits well, or the article's own",
     )
+    flags = {action.dest for action in parser._actions}
 
-    def setting(flag: str, help: str, name: str = "", **how: Any) -> None:
+    def setting(flag: str, help: str, metavar: Any = "N", name: str = "", nargs: Any = None) -> None:
         name = name or flag[2:].replace("-", "_")
         (_, default), *others = [(label, getattr(preset, name)) for label, preset in PRESETS.items()]
         shown = [text(default), *(f"{label}: {text(value)}" for label, value in others if value != default)]
-        add(flag, dest=name, default=argparse.SUPPRESS, help=f"{help} [{', '.join(shown)}]", **how)
+        if name in NAMES:
+            help, how = f"{help}: {', '.join(NAMES[name])}", {"choices": NAMES[name]}
+        else:
+            how = {"type": number(NUMBERS[name]), "nargs": nargs}
+        add(flag, dest=name, default=argparse.SUPPRESS, help=f"{help} [{', '.join(shown)}]", metavar=metavar, **how)
 
-    setting("--iterations", "generator steps to train for", type=count, metavar="N")
-    setting("--batch-size", "samples in a batch", type=count, metavar="N")
-    setting("--critic-steps", "critic steps for each generator step", type=number(int, 1, 10**4), metavar="N")
-    setting("--learning-rate", "Adam's, for both networks", type=positive, metavar="X")
-    setting("--decay", "of the learning rate: linear to 0, or constant", choices=DECAYS, metavar="HOW")
-    setting("--betas", "Adam's, for both networks", type=number(float, 0, 1), nargs=2, metavar=("B1", "B2"))
-    setting("--game", f"the two losses: {', '.join(GAMES)}", choices=GAMES, metavar="NAME")
-    setting("--penalty", f"on the critic's slopes: {', '.join(PENALTIES)}", choices=PENALTIES, metavar="FORM")
-    setting("--where", f"where the penalty looks: {', '.join(WHERE)}", choices=WHERE, metavar="WHERE")
-    setting("--slope", f"how the slopes are measured: {', '.join(SLOPES)}", choices=SLOPES, metavar="HOW")
-    setting("--constraint", f"besides the penalty: {', '.join(CONSTRAINTS)}", choices=CONSTRAINTS, metavar="NAME")
-    setting("--lambda", "the penalty's weight", "penalty_weight", type=number(float, 0), metavar="X")
-    setting("--critic", "widths of the critic's hidden layers", type=count, nargs="*", metavar="N")
-    setting("--generator", "widths of the generator's hidden layers", type=count, nargs="*", metavar="N")
-    setting("--noise-dim", "numbers of noise that make a sample", type=count, metavar="N")
-    setting("--average", "generator's weights kept in their running average", type=number(float, 0, 1), metavar="X")
-    setting("--sample-every", "iterations between two sample grids", type=count, metavar="N")
-    setting("--evaluate-every", "iterations between two evaluations of the samples", type=count, metavar="N")
-    setting("--seed", "of everything random", type=number(int, 0), metavar="N")
+    setting("--iterations", "generator steps to train for")
+    setting("--batch-size", "samples in a batch")
+    setting("--critic-steps", "critic steps for each generator step")
+    setting("--learning-rate", "Adam's, for both networks", "X")
+    setting("--decay", "of the learning rate over the run", "HOW")
+    setting("--betas", "Adam's, for both networks", ("B1", "B2"), nargs=2)
+    setting("--game", "the two losses", "NAME")
+    setting("--penalty", "on the critic's slopes", "FORM")
+    setting("--where", "where the penalty looks", "WHERE")
+    setting("--slope", "how the slopes are measured", "HOW")
+    setting("--constraint", "besides the penalty", "NAME")
+    setting("--lambda", "the penalty's weight", "X", "penalty_weight")
+    setting("--critic", "widths of the critic's hidden layers", nargs="*")
+    setting("--generator", "widths of the generator's hidden layers", nargs="*")
+    setting("--noise-dim", "numbers of noise that make a sample")
+    setting("--average", "generator's weights kept in their running average", "X")
+    setting("--sample-every", "iterations between two sample grids")
+    setting("--evaluate-every", "iterations between two evaluations of the samples")
+    setting("--seed", "of everything random")
 
     args = vars(parser.parse_args(argv))
-    names = ("device", "threads", "no_replay", "graph", "data", "out", "generate", "evaluate", "preset")
-    flags = {name: args.pop(name) for name in names}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
+    flags = {name: given.pop(name) for name in args if name in flags}
     if flags["preset"]:
         given = {**asdict(PRESETS[flags["preset"]]), **given}
     return parser, argparse.Namespace(**flags), given
 
 
-@contextmanager
-def ctrl_c() -> Iterator[list[bool]]:
-    """Yields a list that fills on Ctrl-C, so that an iteration ends before the loop does; a second Ctrl-C kills."""
-    pressed = []
-
-    def note(*_: Any) -> None:
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def train(given: dict[str, Any], args: argparse.Namespace) -> int:
-    """Train, and leave all that a run leaves in ``args.out``; returns the exit status."""
-    folder = Folder(args.out)
-    if folder.taken:
-        raise InputError(f"--out {args.out} already holds a run; name another folder, or remove that one first")
+    """Train, or go on with it, and leave all that a run leaves in ``args.out``; returns the exit status."""
+    folder, checkpoint = Folder(args.out), None
     if args.graph and args.device == "cpu":
         raise InputError("--graph records what runs on a GPU; it needs --device gpu")
-    try:
-        settings = Settings(**given)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    data = args.data or MNIST
+    if args.resume:
+        checkpoint = load(folder.checkpoint)
+        settings = settings_to_resume(folder, checkpoint, given)
+    else:
+        folder.refuse_a_new_run()
+        try:
+            settings = Settings(**given)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    data = args.data or (folder.data() if args.resume else MNIST)
     images = load_images(data)
-    shape = images.shape[1:]
-    threads = set_threads(args, settings, shape)
+    shape, crc = images.shape[1:], zlib.crc32(images)
+    if checkpoint and (shape, crc) != (checkpoint.shape, checkpoint.images):
+        raise InputError(f"--data {data} holds other images than the run in {args.out} was trained on")
+    judge = Judge(data) if (data / FILE).exists() else None
+    threads = set_threads(args, settings, shape, folder.threads() if args.resume else None)
     replay = args.graph if args.device == "gpu" else not args.no_replay
     model = WGANGP(settings, sampler(images), math.prod(shape), replay)
-    run, status = Run(folder, model, shape, data.resolve(), args.device, threads), 0
-    every, crowding = min(100, max(1, settings.iterations // 500)), Crowding(threads)
+
     with (
-        tqdm(total=settings.iterations, unit="it", disable=None) as bar,
-        ctrl_c() as stopped,
+        folder.locked(),
+        cli.endings() as asked,
         numpy.errstate(over="ignore", invalid="ignore"),  # divergence is found in the figures, and told in one line
     ):
-        try:
-            run.snapshot()
-            for iteration in range(1, settings.iterations + 1):
-                run.history.add(model.iteration())
-                last = iteration == settings.iterations or bool(stopped)
-                due = last or iteration % settings.sample_every == 0
-                if due or iteration % every == 0:
-                    _, l1, slope, seconds = run.read()
-                    if line := crowding.notice(iteration, seconds):
-                        tell(line)
-                    bar.set_postfix_str(f"L1 {l1:.3f}, {run.slope_name} {slope:.3f}", refresh=False)
-                bar.update()
-                if due:
-                    run.snapshot()
-                if run.judge and not stopped and (last or iteration % settings.evaluate_every == 0):
-                    run.evaluate()
-                if last:
-                    break
-            status = INTERRUPTED if stopped else 0
-        except Diverged as error:
-            kept = f"{folder.checkpoint} keeps iteration {run.snapshots[-1][0]}"
-            print(f"run_mnist.py: error: {error}; {kept}", file=sys.stderr)
-            status = DIVERGED
-    summary = run.summary()
-    if run.evaluations:
-        print_table(table(run.evaluations[-1], run.judge.real))
-    report(run, summary)
-    print(f"{'interrupted after ' if status == INTERRUPTED else ''}{summary}: see {folder.report}")
+        if not args.resume:
+            folder.refuse_a_new_run()  # another one may have begun meanwhile
+        about = {"device": args.device, "threads": threads, "data": str(data.resolve())}
+        run = Run(folder, model, shape, crc, about, judge, checkpoint)
+        status, crowding = 0, Crowding(threads)
+        with tqdm(total=settings.iterations, initial=model.iterations, unit="it", disable=None) as bar:
+            try:
+                if model.iterations in (0, settings.iterations):
+                    run.keep(last=model.iterations > 0)
+                while model.iterations < settings.iterations and not asked:
+                    run.history.add(model.iteration())
+                    row = run.keep(stopped=bool(asked), last=model.iterations == settings.iterations)
+                    if row:
+                        iteration, l1, slope, seconds = row
+                        bar.set_postfix_str(f"L1 {l1:.3f}, {SLOPE_NAMES[settings.slope]} {slope:.3f}", refresh=False)
+                        if args.device == "cpu" and (line := crowding.notice(iteration, seconds)):
+                            tell(line)
+                    bar.update()
+                if asked:
+                    status = 128 + asked[0]
+            except Diverged as error:
+                status = cli.FAILED
+                tell(f"error: {error}; {folder.checkpoint} keeps iteration {load(folder.checkpoint).iteration}")
+        # Sound, also where the training ended in divergence; with the figures until then.
+        checkpoint = replace(load(folder.checkpoint), rows=run.history.rows)
+        if checkpoint.evaluations and judge:
+            print_table(table(checkpoint.evaluations[-1], judge.real))
+        report(folder, checkpoint, judge)
+        if status == 0 and (line := collapse(checkpoint)):
+            tell(line)
+            status = cli.FAILED
+        print(f"{'interrupted after ' if asked else ''}{summary(checkpoint)}: see {folder.report}")
     return status
+
+
+def settings_to_resume(folder: Folder, checkpoint: Checkpoint, given: dict[str, Any]) -> Settings:
+    """Those of the run in ``folder``, with what was given and may change. Raises InputError for what may not."""
+    if checkpoint.rng is None:
+        raise InputError(f"{folder.checkpoint} is of a version that keeps the networks only; it cannot be resumed")
+    for name, value in given.items():
+        held = getattr(checkpoint.settings, name)
+        if name not in MAY_CHANGE and value != held:
+            raise InputError(
+                f"--resume: {name} of the run in {folder.path} is {text(held)}, not {text(value)}; what may change is"
+                f" {', '.join(MAY_CHANGE)}, threads and device"
+            )
+    settings = replace(checkpoint.settings, **{name: given[name] for name in MAY_CHANGE if name in given})
+    if settings.iterations < checkpoint.iteration:
+        raise InputError(f"--resume: the run in {folder.path} is at iteration {checkpoint.iteration:,} already")
+    return settings
 
 
 def tell(line: object, *_: Any) -> None:
@@ -169,9 +186,9 @@ def tell(line: object, *_: Any) -> None:
     tqdm.write(f"run_mnist.py: {line}", file=sys.stderr)
 
 
-def set_threads(args: argparse.Namespace, settings: Settings, shape: tuple[int, int]) -> int:
-    """Let so many threads multiply matrices as ``--threads`` says, or as the sizes can use; returns their number."""
-    threads = args.threads or threads_for(settings, math.prod(shape))
+def set_threads(args: argparse.Namespace, settings: Settings, shape: tuple[int, int], before: int | None = None) -> int:
+    """Let so many threads multiply matrices as ``--threads`` says, or as ``before``, or as the sizes can use."""
+    threads = args.threads or before or threads_for(settings, math.prod(shape))
     use_threads(threads)
     return threads
 
@@ -191,7 +208,8 @@ def sample(given: dict[str, Any], args: argparse.Namespace) -> int:
     folder = Folder(args.out)
     checkpoint = checkpoint_in(folder, given)
     set_threads(args, checkpoint.settings, checkpoint.shape)
-    images = draw(checkpoint.generator, checkpoint.settings, args.generate, given.get("seed"))
+    _, generator = checkpoint.networks()
+    images = draw(generator, checkpoint.settings, args.generate, given.get("seed"))
     images = images.reshape(-1, *checkpoint.shape)
     with replacing(folder.generated) as part:
         numpy.save(part, images)
@@ -209,11 +227,28 @@ def judge_checkpoint(given: dict[str, Any], args: argparse.Namespace) -> int:
     judge = Judge(data)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
         raise InputError(f"--data {data} holds images of another size than the run in {args.out}")
-    figures = evaluate(judge, checkpoint.critic, checkpoint.generator, checkpoint.settings, given.get("seed"))
-    rows = {row["iteration"]: row for row in folder.evaluations()}
-    rows[checkpoint.iteration] = {"iteration": checkpoint.iteration, **rows.get(checkpoint.iteration, {}), **figures}
-    write_json(folder.evaluation, {"real": judge.real, "samples": list(rows.values())})
+    with folder.locked():
+        figures = evaluate(judge, *checkpoint.networks(), checkpoint.settings, given.get("seed"))
+        rows = {row["iteration"]: row for row in folder.evaluations()}
+        known = rows.get(checkpoint.iteration, {"iteration": checkpoint.iteration})
+        rows[checkpoint.iteration] = {**known, **figures}
+        write_json(folder.evaluation, {"real": judge.real, "samples": list(rows.values())})
     print_table(table(figures, judge.real))
+    return 0
+
+
+def make_report(given: dict[str, Any], args: argparse.Namespace) -> int:
+    """The pictures and the page of the run in ``args.out``, from its checkpoint."""
+    folder = Folder(args.out)
+    checkpoint = checkpoint_in(folder, given)
+    if checkpoint.rng is None:
+        raise InputError(f"{folder.checkpoint} is of a version that keeps the networks only, and nothing of the run")
+    data = args.data or folder.data()
+    set_threads(args, checkpoint.settings, checkpoint.shape)
+    judge = Judge(data) if (data / FILE).exists() else None
+    with folder.locked():
+        report(folder, checkpoint, judge)
+    print(f"{summary(checkpoint)}: see {folder.report}")
     return 0
 
 
@@ -223,14 +258,18 @@ def print_table(rows: list[tuple[str, str, str]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser, args, given = parse(argv)
-    with one_line_errors(parser, args, DataError), warnings.catch_warnings():
+    with cli.unbroken_output(), warnings.catch_warnings():
         warnings.showwarning = tell
-        backend.use(args.device)
-        if args.generate:
-            return sample(given, args)
-        return judge_checkpoint(given, args) if args.evaluate else train(given, args)
+        parser, args, given = parse(argv)
+        with cli.one_line_errors(parser, args, DataError):
+            backend.use(args.device)
+            if args.generate:
+                return sample(given, args)
+            if args.evaluate:
+                return judge_checkpoint(given, args)
+            return make_report(given, args) if args.report else train(given, args)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

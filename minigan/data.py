@@ -2,8 +2,10 @@
 
 import gzip
 import math
+import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,24 @@ UNSIGNED_BYTE = 0x08
 
 
 class DataError(ValueError):
-    """A data file is missing or damaged; the message names it and says what is wrong."""
+    """A file is missing or damaged; the message names it and says what is wrong."""
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong inside with the file at ``path``, which should be ``what``, is a DataError of one line."""
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for somebody to write
+            raise DataError(f"{path}: not a regular file")
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a parser given another's bytes may raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: not {what}, or a damaged one ({reason})") from None
 
 
 def read_idx(path: Path, ndim: int) -> numpy.ndarray:
@@ -28,8 +47,8 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
     Raises DataError where any of it is not as expected. No memory is taken on the word of the header: what is read is
     never more than what the file holds, nor more than the header announces.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    with reading(path, "an IDX file"), gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        try:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0":
                 raise DataError(f"{path}: not an IDX file: expected it to begin with two zero bytes")
@@ -44,10 +63,8 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
             size, body = math.prod(shape), bytearray()
             while len(body) <= size and (chunk := file.read(1 << 20)):
                 body += chunk
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged gzip file ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: damaged gzip file ({error})") from None
     if len(body) != size:
         held = f"{len(body)} bytes" if len(body) < size else "more"
         raise DataError(f"{path}: the header announces {size} bytes of data, {shape}, but the file holds {held}")

@@ -1,11 +1,13 @@
 """What a run is made of."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from .choices import Choices
 from .losses import GAMES
 from .nn import ACTIVATIONS, CONSTRAINTS, INITS, OUTPUTS
-from .penalties import FORMS, check_slope
+from .penalties import FORMS, SLOPES, WHERE, check_slope
 
 # a random generator and a shape to noise, float32
 NOISES = Choices(
@@ -22,11 +24,60 @@ DECAYS = Choices("decay", {"linear": lambda share: max(1 - share, 0.0), "constan
 PENALTIES = Choices("penalty form", {**FORMS, "none": None})
 
 
+class Number(NamedTuple):
+    """What a number may be: of ``kind``, int or float, from ``low`` (above it, if ``above``) to below ``high``."""
+
+    kind: type
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def allows(self, value: Any) -> bool:
+        kinds = (int,) if self.kind is int else (int, float)
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        return right and self.low <= value < self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        what, end = "a whole number" if self.kind is int else "a number", f" and below {self.high}"
+        return f"{what} {'above' if self.above else 'of at least'} {self.low}{end if self.high < math.inf else ''}"
+
+
+COUNT = Number(int, 1, 10**9)  # beyond, NumPy's own sizes overflow
+POSITIVE = Number(float, 0, above=True)
+
+NUMBERS = {
+    **dict.fromkeys(("iterations", "sample_every", "evaluate_every", "batch_size", "noise_dim"), COUNT),
+    **dict.fromkeys(("critic", "generator"), COUNT),
+    "grid": Number(int, 1, 100),
+    "seed": Number(int, 0),
+    "critic_steps": Number(int, 1, 10**4),
+    "learning_rate": POSITIVE,
+    "betas": Number(float, 0, 1),
+    "average": Number(float, 0, 1),
+    "penalty_weight": Number(float, 0),
+    "clip": POSITIVE,
+}
+
+NAMES = {
+    "decay": DECAYS,
+    "game": GAMES,
+    "penalty": PENALTIES,
+    "where": WHERE,
+    "slope": SLOPES,
+    "constraint": CONSTRAINTS,
+    "hidden": ACTIVATIONS,
+    "output": OUTPUTS,
+    "critic_output": OUTPUTS,
+    "init": INITS,
+    "noise": NOISES,
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that a run is made of; the defaults reach digits fast.
 
-    Raises ValueError for a name that there is not, and for names that make no sense together.
+    Raises ValueError for what is not in NUMBERS or NAMES, and for names that make no sense together.
     """
 
     # how long, and how often samples are drawn and judged: in iterations, one step of the generator each
@@ -64,19 +115,16 @@ class Settings:
     noise_dim: int = 32  # so many numbers of it for each
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in NAMES:
+                _ = NAMES[field.name][value if value is None else str(value)]
+                continue
+            several = value if isinstance(field.default, tuple) and isinstance(value, tuple) else (value,)
+            number = NUMBERS[field.name]
+            if not all(map(number.allows, several)) or (field.name == "betas" and len(several) != 2):
+                raise ValueError(f"{field.name}: expected {number}, got {value!r}")
         check_slope(self.slope, self.where)
-        for choices, name in (
-            (DECAYS, self.decay),
-            (GAMES, self.game),
-            (PENALTIES, self.penalty),
-            (CONSTRAINTS, self.constraint),
-            (ACTIVATIONS, self.hidden),
-            (OUTPUTS, self.output),
-            (OUTPUTS, self.critic_output),
-            (INITS, self.init),
-            (NOISES, self.noise),
-        ):
-            _ = choices[name]
 
 
 PRESETS = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import numpy
@@ -25,6 +26,25 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | N
     critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
     generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
     return critic, generator
+
+
+def shapes(settings: Settings, dim: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that training changes, by their names in ``WGANGP.state``, before any is made."""
+    found: dict[str, tuple[int, ...]] = {}
+    sizes = {"critic": [dim, *settings.critic, 1], "generator": [settings.noise_dim, *settings.generator, dim]}
+    for name, layers in sizes.items():
+        parameters = [shape for n, m in pairwise(layers) for shape in ((n, m), (m,))]
+        for kind in (
+            name,
+            f"{name}.m",
+            f"{name}.v",
+            *(["averaged"] if name == "generator" and settings.average else []),
+        ):
+            found |= {f"{kind}.{i}": shape for i, shape in enumerate(parameters)}
+    if settings.constraint == "spectral":
+        for i, (n, m) in enumerate(pairwise(sizes["critic"])):
+            found |= {f"critic.spectral.u.{i}": (1, n), f"critic.spectral.v.{i}": (1, m)}
+    return found
 
 
 def generate(generator: MLP, noise: Array) -> Array:
@@ -114,6 +134,14 @@ class WGANGP:
                 tensors |= {f"critic.spectral.u.{i}": layer.u, f"critic.spectral.v.{i}": layer.v}
         return tensors
 
+    def restore(self, arrays: dict[str, Array], iterations: int) -> None:
+        """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""
+        for name, tensor in self.state().items():
+            if tensor is not self.schedule:
+                tensor.data[...] = backend.asarray(arrays[name])
+        self.iterations = self.generator_adam.steps = iterations
+        self.critic_adam.steps = iterations * self.settings.critic_steps
+
     def critic_step(self, real: Array, fake: Array, rate_and_eps: Array | None = None) -> tuple[Array, Array]:
         """One Adam step of the critic on real and generated rows; L1 and the mean slope before it."""
         n = len(real)
@@ -150,13 +178,15 @@ class WGANGP:
 class History:
     """L1 and the critic's mean slope at every iteration, averaged over the iterations between two readings.
 
-    ``add`` keeps them on the device; ``read`` fetches those since the last reading in one go, and returns them as a row
-    (iteration, L1, slope, seconds of training), which it also keeps in ``rows``.
+    ``add`` keeps them on the device; ``read`` fetches those since the last reading in one go. ``rows`` are what was
+    read: (iteration, L1, slope, seconds of training). ``since`` are the figures (n, 2) that the next row is made of:
+    those of the last row too, where it was read before its time.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, float, float, float]] = []
         self.iteration = 0
+        self.since = numpy.empty((0, 2), "float32")
         self._last = "nothing yet"
         self._unread: list[Array] = []
 
@@ -164,16 +194,20 @@ class History:
         """``figures`` (2,) are L1 and the mean slope of an iteration."""
         self._unread.append(figures.copy())
 
-    def read(self, seconds: float = 0.0) -> tuple[int, float, float, float]:
-        """Raises Diverged at the first figure that is NaN or infinite."""
+    def read(self, seconds: float = 0.0, due: bool = True) -> tuple[int, float, float, float]:
+        """The row of all since the last one that was ``due``. Raises Diverged at a figure that is NaN or infinite."""
         if self._unread:
-            values = backend.to_numpy(backend.xp.stack(self._unread)).astype("float64")
+            values = backend.to_numpy(backend.xp.stack(self._unread))
             self._unread.clear()
+            self.since = numpy.concatenate((self.since, values))
             for l1, slope in values:
                 self.iteration += 1
                 figures = f"L1 {l1:.4g} and slope {slope:.4g} at iteration {self.iteration}"
                 if not numpy.isfinite([l1, slope]).all():
                     raise Diverged(f"training diverged: {figures}; last finite: {self._last}")
                 self._last = figures
-            self.rows.append((self.iteration, *values.mean(axis=0).tolist(), seconds))
+        if len(self.since) and not (self.rows and self.rows[-1][0] == self.iteration):
+            self.rows.append((self.iteration, *self.since.mean(axis=0, dtype="float64").tolist(), seconds))
+        if due:
+            self.since = self.since[:0]
         return self.rows[-1]

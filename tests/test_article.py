@@ -102,7 +102,7 @@ def test_the_command_line(tmp_path, capsys):
     "flags, message",
     [
         (["mnist"], "unknown section 'mnist': expected one of interview, divergences, order"),
-        (["--scale", "0"], "argument --scale: expected a number above 0, got '0'"),
+        (["--scale", "0"], "argument --scale: expected a number above 0 and below 1000, got '0'"),
         (["order", "--out", "/proc/out"], "--out /proc/out: "),
     ],
 )

@@ -1,7 +1,5 @@
 """The command line: what a run leaves, and how it ends when something is wrong."""
 
-import csv
-import gzip
 import json
 import os
 import signal
@@ -14,50 +12,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-import run_mnist
 from minigan.data import MNIST
-from minigan.judge import classifier
 from minigan.runs import checkpoint
 from minigan.runs.run import Stopwatch
 from minigan.tools.files import replacing
 from minigan.training import WGANGP
-from tests.test_data import idx
-
-ROOT = Path(__file__).parent.parent
-TINY = ["--iterations", "6", "--sample-every", "3", "--critic", "8", "--generator", "8", "--batch-size", "4"]
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder of 40 images of 6 x 5 pixels."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    data = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8")
-    header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in data.shape)
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + data.tobytes()))
-    return folder
-
-
-def run(*argv):
-    return run_mnist.main([str(a) for a in argv])
-
-
-def fails(capsys, *argv):
-    """The one line that a run with bad input ends in."""
-    with pytest.raises(SystemExit) as exit:
-        run(*argv)
-    output = capsys.readouterr()
-    assert exit.value.code == 2 and output.out == "" and output.err.count("\n") == 1, output
-    assert output.err.startswith("run_mnist.py: error: ")
-    return output.err
-
-
-def files(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def rows(out):
-    return list(csv.reader((out / "curves.csv").read_text().splitlines()))
+from tests.running import ROOT, TINY, fails, files, rows, run
 
 
 def test_what_a_run_leaves(tmp_path, images, capsys):
@@ -66,7 +26,7 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar where there is no terminal
     assert output.out.startswith("6 iterations in ") and str(out / "report.html") in output.out
-    names = ["checkpoint.npz", "curves.csv", "settings.json", "report.html"]
+    names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
 
@@ -90,26 +50,13 @@ def test_the_same_seed_leaves_the_same_files(tmp_path, images):
     run(*TINY, "--data", images, "--out", tmp_path / "d", "--no-replay")
 
     def left(name):
-        timed = ("curves.csv", "curves.png", "report.html")
+        timed = ("curves.csv", "curves.png", "report.html", "checkpoint.npz")
         same = {path: data for path, data in files(tmp_path / name).items() if str(path) not in timed}
-        return same, [row[:3] for row in rows(tmp_path / name)]
+        arrays = checkpoint.load(tmp_path / name / "checkpoint.npz").arrays
+        return same, [row[:3] for row in rows(tmp_path / name)], {key: a.tobytes() for key, a in arrays.items()}
 
     assert left("a") == left("b") == left("d")
     assert left("a") != left("c")
-
-
-@pytest.fixture
-def judged(images):
-    """The same folder with test images, labels and a classifier."""
-    rng = np.random.default_rng(1)
-    for name, array in {
-        "t10k-images-idx3-ubyte": rng.integers(0, 256, (20, 6, 5), dtype="uint8"),
-        "train-labels-idx1-ubyte": rng.integers(0, 3, 40, dtype="uint8"),
-        "t10k-labels-idx1-ubyte": rng.integers(0, 3, 20, dtype="uint8"),
-    }.items():
-        (images / name).write_bytes(idx(array.shape, array.tobytes()))
-    assert classifier.main(["--data", str(images)]) == 0
-    return images
 
 
 def test_evaluation_during_a_run_and_after_it(tmp_path, judged, capsys):
@@ -193,8 +140,9 @@ def test_the_checkpoint_holds_the_networks(tmp_path, images):
     run(*TINY, "--data", images, "--out", tmp_path / "out", "--noise-dim", 3)
     saved = checkpoint.load(tmp_path / "out" / "checkpoint.npz")
     assert (saved.iteration, saved.shape, saved.settings.noise_dim) == (6, (6, 5), 3)
-    assert [p.shape for p in saved.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
-    assert [p.shape for p in saved.generator.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
+    critic, generator = saved.networks()
+    assert [p.shape for p in critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
+    assert [p.shape for p in generator.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
 
 
 def test_presets_and_flags_over_them(tmp_path, images):
@@ -270,9 +218,9 @@ def test_bad_data(tmp_path, images, capsys):
     out = tmp_path / "out"
     message = fails(capsys, *TINY, "--data", tmp_path / "nowhere", "--out", out)
     assert f"{tmp_path / 'nowhere'}: expected a folder with a file train-images-idx3-ubyte" in message
-    path = images / "train-images-idx3-ubyte.gz"
+    path = images / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-20])
-    assert f"{path}: damaged gzip file" in fails(capsys, *TINY, "--data", images, "--out", out)
+    assert f"{path}: the header announces 1200 bytes" in fails(capsys, *TINY, "--data", images, "--out", out)
     assert not out.exists()
 
 
@@ -388,11 +336,11 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, i
     assert "at iteration 5; last finite: L1 " in error and "at iteration 4; " in error
     assert f"{out / 'checkpoint.npz'} keeps iteration 3" in error
     saved = checkpoint.load(out / "checkpoint.npz")
-    assert saved.iteration == 3 and all(np.isfinite(p.data).all() for p in saved.generator.parameters())
+    assert saved.iteration == 3 and all(np.isfinite(a).all() for a in saved.arrays.values())
     assert len(rows(out)) == 5
     assert (out / "curves.png").exists() and (out / "progress.png").exists()
     between = matplotlib.image.imread(out / "interpolations.png")  # of the last good checkpoint
-    assert (between[..., 3] == 1).all()  # what is not finite would be transparent
+    assert len(np.unique(between)) > 50  # what is not finite would be black
 
 
 def test_a_checkpoint_is_never_written_with_parameters_that_are_not_finite(tmp_path, images, capsys, monkeypatch):

@@ -1,11 +1,13 @@
 """``python -m minigan.article``: run the article's sections, one picture and one line for each."""
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..tools.cli import Parser, number, one_line_errors
+from ..settings import Number
+from ..tools.cli import Parser, number, one_line_errors, path, unbroken_output
 from ..tools.files import write_json
 from .sections import SECTIONS
 
@@ -17,24 +19,29 @@ def main(argv: list[str] | None = None) -> int:
         epilog="The sections: " + " ".join(f"{name}: {f.__doc__.split(':')[0]}." for name, f in SECTIONS.items()),
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} [all]")
-    parser.add_argument("--out", type=Path, default=Path("out/article"), metavar="DIR", help="[out/article]")
+    parser.add_argument("--out", type=path, default=Path("out/article"), metavar="DIR", help="[out/article]")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
-    positive = number(float, 0, above=True)
-    parser.add_argument("--scale", type=positive, default=1.0, metavar="X", help="times the iterations [1]")
-    args = parser.parse_args(argv)
-    for name in args.sections:
-        if name not in SECTIONS:
-            parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
-    with one_line_errors(parser, args):
-        backend.use(args.device)
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name in args.sections or SECTIONS:
-            picture = args.out / f"{name}.png"
-            line, figures = SECTIONS[name](picture, args.scale)
-            write_json(picture.with_suffix(".json"), {"line": line, "figures": figures})
-            print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
-            for what, value in figures.items():
-                print(f"    {what}: {_words(value)}")
+    scale = number(Number(float, 0, 1000, above=True))
+    parser.add_argument("--scale", type=scale, default=1.0, metavar="X", help="times the iterations [1]")
+    with unbroken_output():
+        args = parser.parse_args(argv)
+        for name in args.sections:
+            if name not in SECTIONS:
+                parser.error(f"unknown section {name!r}: expected one of {', '.join(SECTIONS)}")
+        with one_line_errors(parser, args):
+            return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    backend.use(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.sections or SECTIONS:
+        picture = args.out / f"{name}.png"
+        line, figures = SECTIONS[name](picture, args.scale)
+        write_json(picture.with_suffix(".json"), {"line": line, "figures": figures})
+        print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
+        for what, value in figures.items():
+            print(f"    {what}: {_words(value)}")
     return 0
 
 

@@ -6,7 +6,7 @@ It lies beside the data it was trained on, in ``classifier.npz``.
 import argparse
 import sys
 import time
-import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from .. import backend, ops
 from ..autodiff import grad
-from ..data import MNIST, DataError, load_images, load_labels
+from ..data import MNIST, DataError, load_images, load_labels, reading
 from ..nn import MLP
 from ..optim import Adam
 from ..tensor import Tensor, no_grad
-from ..tools.cli import Parser, one_line_errors
-from ..tools.files import replacing
+from ..tools.cli import Parser, one_line_errors, path, unbroken_output
+from ..tools.files import Arrays, replacing
 from .metrics import in_unit_range
 
 HIDDEN = (256, 64)
@@ -89,23 +89,29 @@ def save(path: Path, classifier: MLP) -> None:
         numpy.savez_compressed(part, *(backend.to_numpy(p).astype("float16") for p in classifier.parameters()))
 
 
-def load(path: Path) -> MLP:
-    """Read what ``save`` wrote, onto the device in use. Raises DataError where there is none, or a damaged one."""
-    try:
-        with open(path, "rb") as raw, numpy.load(raw, allow_pickle=False) as file:
-            arrays = [file[f"arr_{i}"].astype("float32") for i in range(len(file.files))]
-        classifier = MLP([len(arrays[0]), *(len(b) for b in arrays[1::2])])
-        for p, a in zip(classifier.parameters(), arrays, strict=True):
-            if p.shape != a.shape:
-                raise ValueError(f"a layer is {a.shape}; expected {p.shape}")
-            p.data = backend.asarray(a)
-    except FileNotFoundError:
+def load(path: Path, pixels: int) -> MLP:
+    """Read what ``save`` wrote, onto the device in use; it looks at rows of so many ``pixels``.
+
+    Raises DataError where there is none, or a damaged one, or one of images of another size.
+    """
+    if not path.exists():
         raise DataError(
             f"{path}: there is no classifier beside the data; make one with: python -m minigan.judge.classifier --data"
             f" {path.parent}"
-        ) from None
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a classifier, or a damaged one ({error})") from None
+        )
+    with reading(path, "a classifier"), open(path, "rb") as file:
+        arrays = Arrays(file, compressed=True)
+        looks_at, classes = arrays.shape("arr_0")[0], arrays.shape("arr_5")[0]
+        if looks_at != pixels:
+            raise DataError(f"{path}: looks at images of {looks_at} pixels; the ones beside it have {pixels}")
+        if not 0 < classes <= 256:
+            raise ValueError(f"it has {classes} classes")
+        layers = list(pairwise([pixels, *HIDDEN, classes]))
+        shapes = [shape for n, m in layers for shape in ((n, m), (m,))]
+        parameters = [arrays.array(f"arr_{i}", shape, "float16") for i, shape in enumerate(shapes)]
+    classifier = MLP([pixels, *HIDDEN, classes])
+    for p, a in zip(classifier.parameters(), parameters):
+        p.data = backend.asarray(a, dtype="float32")
     return classifier
 
 
@@ -113,15 +119,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m minigan.judge.classifier", description="Train the classifier that judges samples.")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path,
         default=MNIST,
         metavar="DIR",
         help="folder with images and labels; it is written there [MNIST]",
     )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
-    args = parser.parse_args(argv)
-    with one_line_errors(parser, args, DataError):
-        return build(args)
+    with unbroken_output():
+        args = parser.parse_args(argv)
+        with one_line_errors(parser, args, DataError):
+            return build(args)
 
 
 def build(args: argparse.Namespace) -> int:
@@ -130,11 +137,14 @@ def build(args: argparse.Namespace) -> int:
     for images, labels in splits:
         if len(images) != len(labels):
             raise DataError(f"{args.data}: holds {len(images)} images and {len(labels)} labels of them")
+        if images.shape[1:] != splits[0][0].shape[1:]:
+            raise DataError(f"{args.data}: its test images have another size than its training images")
     start = time.perf_counter()
     classifier = train(*splits[0])
     seconds = time.perf_counter() - start
     save(args.data / FILE, classifier)
-    right = [accuracy(load(args.data / FILE), *split) for split in splits]
+    saved = load(args.data / FILE, splits[0][0][0].size)
+    right = [accuracy(saved, *split) for split in splits]
     print(
         f"{args.data / FILE}: {right[1]:.2%} right on test images, {right[0]:.2%} on training images; {seconds:.0f} s"
     )

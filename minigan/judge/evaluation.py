@@ -1,18 +1,21 @@
 """How good samples are: every figure at once, beside what real images give in their place."""
 
+import math
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from .. import backend
-from ..data import load_images
+from ..data import DataError, load_images
 from ..nn import MLP
 from ..tensor import Tensor, no_grad
 from . import metrics
 from .classifier import FILE, Look, load, look
 
 SAMPLES = 10_000  # at most so many test images are what is real; MNIST has as many
+FEWEST = 30  # the real figures would say nothing
 NEIGHBOURS = 1_000  # so many samples are compared with every training image
 
 # what the table says of each figure, and how it is written
@@ -35,13 +38,19 @@ FIGURES = {
 class Judge:
     """Judges samples by the classifier and the images in ``folder``, with its test images as what is real.
 
-    Raises DataError where images or classifier are missing or damaged.
+    Raises DataError where images or classifier are missing, damaged, or not of each other.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.classifier = load(folder / FILE)
-        self.train, self.test = (_rows(load_images(folder, split)) for split in ("train", "t10k"))
-        self.test = self.test[:SAMPLES]
+        train, test = (load_images(folder, split) for split in ("train", "t10k"))
+        if train.shape[1:] != test.shape[1:]:
+            raise DataError(f"{folder}: its test images have another size than its training images")
+        if min(len(train), len(test)) < FEWEST:
+            raise DataError(f"{folder}: to judge samples takes {FEWEST} training and test images; remove {FILE} there")
+        self.train, self.test = _rows(train), _rows(test)[:SAMPLES]
+        self.classifier = load(folder / FILE, self.train.shape[1])
+        if not self._test_features.std(axis=0).any():
+            raise DataError(f"{folder / FILE}: sees no difference between the test images; remove it, or make it anew")
 
     @cached_property
     def real(self) -> dict[str, float]:
@@ -88,6 +97,15 @@ class Judge:
 
     def _nearest(self, images: numpy.ndarray) -> float:
         return float(numpy.median(metrics.nearest(images[:NEIGHBOURS], self.train)[1]))
+
+
+def sound(rows: Any) -> list[dict[str, float]]:
+    """``rows``, read from a file, if they are what ``evaluations`` consist of; else raises what that raises."""
+    for row in rows:
+        for name in ("iteration", *FIGURES, "l1_train", "l1_test"):
+            if not math.isfinite(row[name]):
+                raise ValueError(f"{name} is {row[name]}")
+    return rows
 
 
 def table(samples: dict[str, float], real: dict[str, float]) -> list[tuple[str, str, str]]:

@@ -1,76 +1,125 @@
-"""A run's settings and networks in one file."""
+"""Everything that a run has come to, in one file, from which it goes on."""
 
 import json
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from .. import backend
-from ..data import DataError
+from ..data import DataError, reading
+from ..judge.evaluation import sound
 from ..nn import MLP
-from ..settings import Settings
-from ..tensor import Tensor
-from ..tools.files import replacing
-from ..training import networks
+from ..settings import COUNT, Number, Settings
+from ..tools.files import Arrays, replacing
+from ..training import networks, shapes
 
-VERSION = 1
+VERSION = 2
+
+Row = tuple[int, float, float, float]  # iteration, L1, slope, seconds of training
 
 
 @dataclass
 class Checkpoint:
-    """Two networks after ``iteration`` iterations on images of ``shape`` (height, width)."""
+    """A run after ``iteration`` iterations on images of ``shape`` (height, width), and of the CRC-32 ``images``.
+
+    ``arrays`` are those of ``WGANGP.state``, and ``rng`` is the state of its generator; one of the first version has
+    only the networks, with the average of the generator, and is not to be trained on: its ``rng`` is None. ``since``
+    are the figures (n, 2) of the iterations that the next row will be made of, ``snapshots`` the images (n, height,
+    width), uint8, of one fixed noise.
+    """
 
     settings: Settings
     iteration: int
     shape: tuple[int, int]
-    critic: MLP
-    generator: MLP
+    arrays: dict[str, numpy.ndarray]
+    images: int = 0
+    rng: Any = None
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    since: numpy.ndarray = field(default_factory=lambda: numpy.empty((0, 2), "float32"))
+    snapshots: list[tuple[int, numpy.ndarray]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+
+    def networks(self) -> tuple[MLP, MLP]:
+        """The critic, and the generator that draws the samples, on the device in use."""
+        critic, generator = networks(self.settings, self.shape[0] * self.shape[1])
+        drawing = "averaged" if self.settings.average else "generator"
+        for name, network in (("critic", critic), (drawing, generator)):
+            for i, p in enumerate(network.parameters()):
+                p.data = backend.asarray(self.arrays[f"{name}.{i}"], dtype=p.dtype)
+        return critic, generator
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write an npz file: a JSON header, and the parameters as ``critic.0``, ``critic.1``, ..., ``generator.0``, ..."""
-    header = {
-        "version": VERSION,
-        "settings": asdict(checkpoint.settings),
-        "iteration": checkpoint.iteration,
-        "shape": checkpoint.shape,
-    }
-    arrays = {name: backend.to_numpy(p) for name, p in _parameters(checkpoint.critic, checkpoint.generator)}
+    """Write an npz file: the arrays by their names, and the rest as a JSON header."""
+    saved = vars(checkpoint).copy()
+    arrays, snapshots, rng = (saved.pop(name) for name in ("arrays", "snapshots", "rng"))
+    parts = {name: saved.pop(name) for name in ("rows", "since")}
+    if isinstance(rng, dict):
+        saved["rng"] = rng  # the CPU's
+    else:
+        parts["rng"] = backend.to_numpy(rng)
+    header = {**saved, "version": VERSION, "settings": asdict(checkpoint.settings), "grids": [i for i, _ in snapshots]}
+    parts["rows"] = numpy.array(parts["rows"]).reshape(-1, 4)
+    parts["snapshots"] = numpy.array([images for _, images in snapshots], "uint8")
     with replacing(path) as part:
-        numpy.savez(part, header=json.dumps(header), **arrays)
+        numpy.savez(part, header=json.dumps(header), **parts, **arrays)
 
 
 def load(path: Path) -> Checkpoint:
-    """Read what ``save`` wrote, onto the device in use. Raises DataError where that cannot be done."""
-    try:
-        with open(path, "rb") as raw, numpy.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            if header["version"] != VERSION:
-                raise DataError(f"{path}: has version {header['version']}; expected {VERSION}")
-            settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
-            checkpoint = Checkpoint(Settings(**settings), int(header["iteration"]), tuple(header["shape"]), None, None)
-            height, width = checkpoint.shape
-            checkpoint.critic, checkpoint.generator = networks(checkpoint.settings, height * width)
-            for name, p in _parameters(checkpoint.critic, checkpoint.generator):
-                if file[name].shape != p.shape:
-                    raise DataError(
-                        f"{path}: is of another network: {name} is {file[name].shape}; its settings say {p.shape}"
-                    )
-                p.data = backend.asarray(file[name], dtype=p.dtype)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a checkpoint, or a damaged one ({error})") from None
-    return checkpoint
+    """Read what ``save`` wrote, or its first version. Raises DataError where that cannot be done."""
+    with reading(path, "a checkpoint"), open(path, "rb") as file:
+        arrays = Arrays(file)
+        header = json.loads(arrays.text("header"))
+        version = header.pop("version")
+        if version not in (1, VERSION):
+            raise DataError(f"{path}: has version {version}; expected {VERSION}, or 1")
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
+        settings, shape, iteration = Settings(**settings), tuple(header.pop("shape")), header.pop("iteration")
+        if len(shape) != 2 or not all(map(COUNT.allows, (*shape, iteration + 1))):
+            raise ValueError(f"{iteration} iterations on images of shape {shape}")
+
+        expected = shapes(settings, shape[0] * shape[1])
+        saved = {name: name for name in expected}
+        if version == 1:  # it has what draws, under the generator's name
+            saved = {name: name.replace("averaged", "generator") for name in _drawing(settings, expected)}
+        for name, its_name in saved.items():
+            if arrays.shape(its_name) != expected[name]:
+                raise DataError(
+                    f"{path}: is of another network: {its_name} is {arrays.shape(its_name)}; its settings say"
+                    f" {expected[name]}"
+                )
+        state = {name: arrays.array(its_name, expected[name]) for name, its_name in saved.items()}
+        if version == 1:
+            return Checkpoint(settings, iteration, shape, state)
+
+        if "rng" in header:
+            numpy.random.PCG64().state = header["rng"]
+        else:
+            header["rng"] = arrays.array("rng", arrays.shape("rng"), "int8")
+        rows = arrays.array("rows", (arrays.shape("rows")[0], 4), "float64")
+        since = arrays.array("since", (arrays.shape("since")[0], 2))
+        grids = header.pop("grids")
+        images = arrays.array("snapshots", (len(grids), arrays.shape("snapshots")[1], *shape), "uint8")
+        if not all(map(Number(float, 0).allows, (header["images"], header["seconds"], *grids))):
+            raise ValueError("a number is none")
+        header["evaluations"] = sound(header["evaluations"])
+        return Checkpoint(
+            settings,
+            iteration,
+            shape,
+            state,
+            rows=[(int(i), *row) for i, *row in rows.tolist()],
+            since=since,
+            snapshots=list(zip(grids, images)),
+            **header,
+        )
 
 
-def _parameters(critic: MLP, generator: MLP) -> Iterator[tuple[str, Tensor]]:
-    for name, network in (("critic", critic), ("generator", generator)):
-        for i, p in enumerate(network.parameters()):
-            yield f"{name}.{i}", p
+def _drawing(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Those of the arrays' names that are the critic's, and the drawing generator's."""
+    networks = ("critic", "averaged" if settings.average else "generator")
+    return [name for name in names if name.count(".") == 1 and name.startswith(networks)]

@@ -11,6 +11,7 @@ import numpy
 
 from .. import backend
 from ..judge import metrics
+from ..judge.evaluation import Judge
 from ..judge.evaluation import table as compare
 from ..nn import MLP
 from ..settings import NOISES, Settings
@@ -18,8 +19,9 @@ from ..tools import pictures
 from ..tools.cli import text
 from ..tools.files import replacing
 from ..training import generate
-from .checkpoint import load
-from .run import Run, draw
+from .checkpoint import Checkpoint
+from .folder import Folder
+from .run import SLOPE_NAMES, draw
 
 COLUMNS = 10  # of every grid of samples
 
@@ -68,38 +70,56 @@ $body
 """)
 
 
-def report(run: Run, summary: str) -> None:
-    """The pictures of the whole run, of its last checkpoint, and the page with all of them."""
-    folder, settings = run.folder, run.settings
-    generator = load(folder.checkpoint).generator  # sound, also where the training ended in divergence
-    pictures.save_curves(folder.picture("curves.png"), run.history.rows, run.slope_name, run.evaluations)
-    pictures.save_progress(folder.picture("progress.png"), run.snapshots)
-    pictures.save_animation(folder.picture("animation.gif"), run.snapshots)
+def summary(checkpoint: Checkpoint) -> str:
+    """How far a run came, in one line."""
+    iteration, l1, slope, seconds = checkpoint.rows[-1] if checkpoint.rows else (0, numpy.nan, numpy.nan, 0.0)
+    time = f"{seconds:.1f} s ({1000 * seconds / max(1, iteration):.1f} ms each)"
+    return f"{iteration:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[checkpoint.settings.slope]} {slope:.3f}"
+
+
+def collapse(checkpoint: Checkpoint) -> str | None:
+    """What to say where the last tenth of a run's figures is none that samples come of."""
+    last = numpy.abs(checkpoint.rows[-max(1, len(checkpoint.rows) // 10) :])
+    if (last[:, 1:3] < 5e-4).all():
+        return "the critic is flat: L1 and its slope are 0, and the generator has nothing to learn from"
+    if (last[:, 1] > 1e4).all():
+        return f"the critic has run away: an L1 of {last[-1, 1]:.3g} is no distance; a penalty or a constraint holds it"
+    return None
+
+
+def report(folder: Folder, checkpoint: Checkpoint, judge: Judge | None) -> None:
+    """The pictures of a run and the page with all of them, in ``folder``."""
+    settings, snapshots, evaluations = checkpoint.settings, checkpoint.snapshots, checkpoint.evaluations
+    _, generator = checkpoint.networks()
+    slope_name = SLOPE_NAMES[settings.slope]
+    pictures.save_curves(folder.picture("curves.png"), checkpoint.rows, slope_name, evaluations)
+    pictures.save_progress(folder.picture("progress.png"), snapshots)
+    pictures.save_animation(folder.picture("animation.gif"), snapshots)
 
     def grid(name: str, images: numpy.ndarray) -> Path:
-        pictures.save_grid(folder.picture(name), images.reshape(-1, *run.shape), COLUMNS)
+        pictures.save_grid(folder.picture(name), images.reshape(-1, *checkpoint.shape), COLUMNS)
         return folder.picture(name)
 
     parts = [
-        picture("Samples", folder.grid(run.snapshots[-1][0]), SAMPLES),
+        picture("Samples", folder.grid(snapshots[-1][0]), SAMPLES),
         picture("Over time", folder.picture("progress.png"), PROGRESS, "wide"),
         picture("As they grew", folder.picture("animation.gif"), ANIMATION, "plain"),
         picture("Curves", folder.picture("curves.png"), CURVES, "wide"),
     ]
-    if run.evaluations:
-        last, samples = run.evaluations[-1], draw(generator, settings, len(run.judge.test))
-        classes = by_class(samples, run.judge.look(samples).probabilities)
+    if evaluations and judge:
+        last, samples = evaluations[-1], draw(generator, settings, len(judge.test))
+        classes = by_class(samples, judge.look(samples).probabilities)
         parts += [
-            table("Figures", EVALUATION.format(**last), compare(last, run.judge.real)),
+            table("Figures", EVALUATION.format(**last), compare(last, judge.real)),
             picture("By class", grid("classes.png", classes), CLASSES),
-            picture("Learned, or copied?", grid("nearest.png", beside_nearest(samples, run.judge.train)), NEAREST),
+            picture("Learned, or copied?", grid("nearest.png", beside_nearest(samples, judge.train)), NEAREST),
         ]
     values = [(name, text(value)) for name, value in asdict(settings).items()]
     parts += [
         picture("Between two noises", grid("interpolations.png", interpolations(generator, settings)), INTERPOLATIONS),
         table("Settings", "", [("setting", "value"), *values]),
     ]
-    write(folder.report, summary, parts)
+    write(folder.report, summary(checkpoint), parts)
 
 
 def interpolations(generator: MLP, settings: Settings, rows: int = 6) -> numpy.ndarray:

@@ -1,15 +1,18 @@
 """What the command lines share: arguments checked as they are read, and errors that are one line."""
 
 import argparse
-import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..backend import DeviceError
+from ..settings import Number
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses; 130 is the shell's for a program ended by Ctrl-C
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
 
 
 class InputError(ValueError):
@@ -45,21 +48,89 @@ def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[V
         sys.exit(INTERRUPTED)
 
 
-def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:
-    """An argparse type: a finite int or float from ``low`` (above it, if ``above``) to below ``high``."""
-    expected = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {low}"
-    expected += f" and below {high}" if high < math.inf else ""
+class Unbroken:
+    """An output stream that, where nobody takes what is written any more, writes to nowhere instead of failing."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 (None: it was closed before)
+
+    def write(self, text: str) -> int:
+        with self._unbroken():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unbroken():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # a closed pipe or terminal, a full disk
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # for what is still in its buffer
+            os.close(nowhere)
+
+
+@contextmanager
+def unbroken_output() -> Iterator[None]:
+    """Inside, what becomes of standard output and standard error ends nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Unbroken, before)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def endings() -> Iterator[list[int]]:
+    """Yields a list of the signals that have asked the program to end: Ctrl-C, a kill, or a closed terminal.
+
+    The first lets it end by itself; another is a KeyboardInterrupt.
+    """
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    asked: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in signals}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def number(allowed: Number) -> Callable[[str], Any]:
+    """An argparse type: a number as ``allowed``."""
 
     def parse(text: str) -> Any:
         try:
-            value = kind(text)
+            value = allowed.kind(text)
         except ValueError:
-            value = math.nan
-        if not (low <= value < high) or (above and value == low):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+            value = None
+        if not allowed.allows(value):
+            raise argparse.ArgumentTypeError(f"expected {allowed}, got {text!r}")
         return value
 
     return parse
+
+
+def path(text: str) -> Path:
+    """An argparse type: the path of a file or folder."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
+    return Path(text)
 
 
 def text(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Every picture; the only file that knows matplotlib."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,56 +8,83 @@ import numpy
 from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from matplotlib.ticker import NullFormatter
+from PIL import Image
 
 from .files import replacing
 
 PANELS, PANEL = 6, 6  # a progress picture has at most so many panels, of so many rows and columns
+FRAMES = 100  # at most, of an animation
+PIXELS = 2_000_000  # at most, of a grid; a panel has at most a twentieth of them
+
+Snapshot = tuple[int, numpy.ndarray]  # iteration, images (n, height, width), uint8
+
+
+def to_bytes(images: numpy.ndarray) -> numpy.ndarray:
+    """Images in [0, 1] as uint8."""
+    return images if images.dtype == numpy.uint8 else (images.clip(0, 1) * 255).round().astype("uint8")
+
+
+def panel_side(shape: tuple[int, int]) -> int:
+    """How many rows and columns of images of that shape (height, width) a panel has."""
+    return max(1, min(PANEL, int((PIXELS / 20 / (shape[0] * shape[1])) ** 0.5)))
 
 
 def tile(images: numpy.ndarray, columns: int, gap: int = 2) -> numpy.ndarray:
-    """Images (n, height, width) in [0, 1] as one picture, row by row, ``gap`` pixels apart."""
+    """Images (n, height, width), uint8, as one picture, row by row, ``gap`` pixels apart."""
     n, height, width = images.shape
     rows = -(-n // columns)
-    cells = numpy.full((rows * columns, height + gap, width + gap), 0.25, images.dtype)
+    cells = numpy.full((rows * columns, height + gap, width + gap), 64, "uint8")
     cells[:n, gap:, gap:] = images
     cells[n:, gap:, gap:] = 0
     picture = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
     picture = picture.reshape(rows * (height + gap), columns * (width + gap))
-    return numpy.pad(picture, ((0, gap), (0, gap)), constant_values=0.25)
+    return numpy.pad(picture, ((0, gap), (0, gap)), constant_values=64)
 
 
 def save_grid(path: Path, images: numpy.ndarray, columns: int) -> None:
-    """A grid of images (n, height, width) in [0, 1], twice their size."""
-    picture = tile(images, columns).repeat(2, axis=0).repeat(2, axis=1)
+    """A grid of images (n, height, width), in [0, 1] or uint8: twice their size, or as small as PIXELS ask for."""
+    picture = Image.fromarray(tile(to_bytes(images), columns))
+    size = picture.width * picture.height
+    if 4 * size <= PIXELS:
+        picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+    elif size > PIXELS:
+        picture = picture.reduce(math.ceil((size / PIXELS) ** 0.5))
     with replacing(path) as part:
-        imsave(part, picture, cmap="gray", vmin=0, vmax=1)
+        picture.save(part)
 
 
-def save_progress(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) -> None:
-    """The same samples at up to six moments (iteration, images), the first and the last among them, side by side."""
-    chosen = numpy.unique(numpy.linspace(0, len(snapshots) - 1, PANELS).round().astype(int))
+def _evenly(snapshots: Sequence[Snapshot], most: int) -> list[Snapshot]:
+    """At most so many of them, the first and the last among them."""
+    chosen = numpy.unique(numpy.linspace(0, len(snapshots) - 1, most).round().astype(int))
+    return [snapshots[i] for i in chosen]
+
+
+def save_progress(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """The same samples at up to six moments, the first and the last among them, side by side."""
+    chosen = _evenly(snapshots, PANELS)
     figure = Figure(figsize=(2.5 * len(chosen), 2.8), dpi=150, layout="constrained")
-    for axes, i in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen):
-        _moment(axes, *snapshots[i])
+    for axes, snapshot in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen):
+        _moment(axes, *snapshot)
     with replacing(path) as part:
         figure.savefig(part)
 
 
 def _moment(axes: Axes, iteration: int, images: numpy.ndarray) -> None:
-    axes.imshow(tile(images[: PANEL**2], columns=PANEL), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    side = panel_side(images.shape[1:])
+    axes.imshow(tile(images[: side**2], columns=side), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_title(f"{iteration:,}", fontsize=11)
     axes.axis("off")
 
 
-def save_animation(path: Path, snapshots: Sequence[tuple[int, numpy.ndarray]]) -> None:
-    """The samples at each moment (iteration, images), one after the other, as a GIF that rests on the last."""
+def save_animation(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """The samples at up to a hundred moments, one after the other, as a GIF that rests on the last."""
     figure = Figure(figsize=(3, 3.2), dpi=110)
     axes = figure.add_axes((0, 0, 1, 0.93))
     writer = PillowWriter(fps=4)
+    frames = _evenly(snapshots, FRAMES)
     with replacing(path) as part, writer.saving(figure, part, figure.dpi):
-        for snapshot in [*snapshots, *7 * snapshots[-1:]]:
+        for snapshot in [*frames, *7 * frames[-1:]]:
             axes.clear()
             _moment(axes, *snapshot)
             writer.grab_frame()

@@ -1,0 +1,280 @@
+"""Files, folders and flags that mean harm, or are just wrong: one line each, at once, and nothing is lost."""
+
+import io
+import json
+import os
+import time
+import tracemalloc
+import zipfile
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from minigan.data import DataError
+from minigan.judge import classifier
+from minigan.runs import checkpoint
+from minigan.runs.folder import PICTURES
+from tests.running import TINY, fails, files, run
+from tests.test_data import idx
+
+
+@pytest.fixture
+def trained(tmp_path, images, capsys):
+    """The folder of a run."""
+    run(*TINY, "--data", images, "--out", tmp_path / "out")
+    capsys.readouterr()
+    return tmp_path / "out"
+
+
+def rewrite(path, arrays):
+    """A checkpoint with other arrays."""
+    with np.load(path) as file:
+        held = dict(file)
+    np.savez(path, **{**held, **arrays})
+
+
+def header_of(path):
+    with np.load(path) as file:
+        return json.loads(str(file["header"]))
+
+
+def settings(**changed):
+    return {"settings": {**vars(checkpoint.Settings(critic=(8,), generator=(8,))), **changed}}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        settings(seed="x"),
+        settings(noise="pink"),
+        settings(critic=[10**9, 10**9]),
+        settings(critic=[0]),
+        settings(critic=8),
+        settings(average=2.0),
+        settings(betas=[0.5]),
+        settings(penalty_weight=float("nan")),
+        settings(hidden=None),
+        settings(learning_rate=True),
+        {"settings": [1]},
+        {"settings": {"unknown": 1}},
+        {"shape": [-8, -8]},
+        {"shape": [6.0, 5.0]},
+        {"shape": [30]},
+        {"shape": [10**6, 10**6]},
+        {"iteration": -1},
+        {"iteration": 1.5},
+        {"seconds": "long"},
+        {"seconds": float("nan")},
+        {"images": None},
+        {"rng": {"bit_generator": "PCG64"}},
+        {"rng": None},
+        {"grids": [0, 3]},
+        {"grids": [0, 3, "six"]},
+        {"evaluations": [{}]},
+        {"evaluations": 7},
+        {"version": 3},
+        {"version": None},
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_says_is_not_believed(header, trained, capsys):
+    path = trained / "checkpoint.npz"
+    rewrite(path, {"header": json.dumps({**header_of(path), **header})})
+    before = files(trained)
+    for command in (["--generate", 1], ["--resume"], ["--report"]):
+        assert f"error: {path}: " in fails(capsys, *command, "--out", trained)
+    assert files(trained) == before
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"critic.0": np.full((30, 8), np.nan, "float32")}, "critic.0 holds numbers that are not finite"),
+        ({"critic.0": np.zeros((30, 8))}, "critic.0 is float64"),
+        ({"critic.0": np.zeros((8, 30), "float32").T}, "critic.0 is laid out in another way"),
+        ({"critic.0": np.zeros((30, 9), "float32")}, "is of another network: critic.0 is (30, 9)"),
+        ({"snapshots": np.zeros((3, 36, 9, 9), "uint8")}, "snapshots is"),
+        ({"rows": np.zeros((6, 3))}, "rows is"),
+        ({"header": np.zeros(3)}, "header is no text"),
+        ({"header": np.array("[" * 100_000)}, ""),
+        ({"header": np.array('{"version": 1e999}')}, "version inf"),
+        ({"averaged.0": np.array([{}], dtype=object)}, "averaged.0"),
+    ],
+)
+def test_arrays_that_are_not_a_runs(arrays, message, trained, capsys):
+    path = trained / "checkpoint.npz"
+    rewrite(path, arrays)
+    error = fails(capsys, "--generate", 1, "--out", trained)
+    assert f"error: {path}: " in error and message in error
+
+
+def test_a_checkpoint_that_is_larger_than_it_says(trained):
+    """Neither memory nor time is spent on what the headers do not lead one to expect."""
+    path = trained / "checkpoint.npz"
+    honest = path.read_bytes()
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (10**5, 10**5)})
+    for packed in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(io.BytesIO(honest)) as old, zipfile.ZipFile(path, "w", packed) as new:
+            for name in old.namelist():
+                bomb = huge.getvalue() + bytes(30 << 20)
+                new.writestr(name, bomb if name == "critic.0.npy" else old.read(name))
+        tracemalloc.start()
+        start = time.perf_counter()
+        with pytest.raises(DataError):
+            checkpoint.load(path)
+        seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert seconds < 1 and peak < 2 << 20
+
+
+def test_a_classifier_that_is_larger_than_it_says(tmp_path):
+    path = tmp_path / classifier.FILE
+    np.savez_compressed(path, *[np.zeros((30, 10**6), "float16")] * 6)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"classifier.npz: not a classifier, or a damaged one \("):
+        classifier.load(path, 30)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+def test_an_encrypted_member(trained, capsys):
+    path = trained / "checkpoint.npz"
+    data = bytearray(path.read_bytes())
+    for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := data.find(magic, start + 1)) >= 0:
+            data[start + flags] |= 1
+    path.write_bytes(data)
+    assert "not a checkpoint, or a damaged one (" in fails(capsys, "--generate", 1, "--out", trained)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file(tmp_path, trained, images, capsys):
+    for path in (images / "train-images-idx3-ubyte", trained / "checkpoint.npz"):
+        path.unlink()
+        os.mkfifo(path)
+    assert "train-images-idx3-ubyte: not a regular file" in fails(capsys, "--data", images, "--out", tmp_path / "new")
+    assert "checkpoint.npz: not a regular file" in fails(capsys, "--generate", 1, "--out", trained)
+
+
+def test_json_of_great_depth(trained, judged, capsys):
+    (trained / "evaluation.json").write_text("[" * 10**6)
+    capsys.readouterr()
+    message = fails(capsys, "--evaluate", "--out", trained)
+    assert "evaluation.json: not what an evaluation writes; move it away" in message
+    (trained / "settings.json").write_text("[" * 10**6)
+    assert "settings.json does not say" in fails(capsys, "--evaluate", "--out", trained)
+
+
+@pytest.mark.parametrize("flag", ["--out", "--data"])
+def test_a_path_with_a_zero_byte(flag, capsys):
+    assert f"argument {flag}: expected a path, got 'a\\x00b'" in fails(capsys, flag, "a\0b")
+
+
+# --- Data that a classifier lies beside, and that do not fit it -----------------------------------
+
+
+def spoil_size(folder):
+    for split, n in (("train", 40), ("t10k", 30)):
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx((n, 7, 7), bytes(49 * n)))
+    return "classifier.npz: looks at images of 30 pixels; the ones beside it have 49"
+
+
+def spoil_sizes(folder):
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx((30, 7, 7), bytes(49 * 30)))
+    return "its test images have another size than its training images"
+
+
+def spoil_number(folder):
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx((29, 6, 5), bytes(29 * 30)))
+    return "to judge samples takes 30 training and test images; remove classifier.npz there"
+
+
+def spoil_light(folder):
+    for split, n in (("train", 40), ("t10k", 30)):
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx((n, 6, 5), bytes(30 * n)))
+    return "classifier.npz: sees no difference between the test images"
+
+
+def spoil_weights(folder):
+    with np.load(folder / classifier.FILE) as file:
+        arrays = dict(file)
+    np.savez_compressed(folder / classifier.FILE, **{**arrays, "arr_0": arrays["arr_0"] * np.float16("nan")})
+    return "not a classifier, or a damaged one (arr_0 holds numbers that are not finite)"
+
+
+def spoil_features(folder):
+    shapes = [(30, 256), (256,), (256, 1), (1,), (1, 3), (3,)]
+    np.savez_compressed(folder / classifier.FILE, *(np.ones(shape, "float16") for shape in shapes))
+    return "not a classifier, or a damaged one (arr_2 is float16 (256, 1); expected float16 (256, 64))"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_size, spoil_sizes, spoil_number, spoil_light, spoil_weights, spoil_features],
+    ids=lambda f: f.__name__,
+)
+def test_a_classifier_that_does_not_fit(spoil, tmp_path, judged, capsys):
+    message = spoil(judged)
+    capsys.readouterr()
+    assert message in fails(capsys, *TINY, "--data", judged, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- Folders ---------------------------------------------------------------------------------------
+
+
+def test_what_is_somebodys_own_is_not_overwritten(tmp_path, images, capsys):
+    for name in ("report.html", "curves.csv", "samples", "settings.json", "evaluation.json", *PICTURES):
+        out = tmp_path / f"with {name}"
+        out.mkdir()
+        (out / name).write_text("mine")
+        message = fails(capsys, *TINY, "--data", images, "--out", out)
+        assert f"--out {out} holds a {name} that is not a run's; name another folder" in message
+        assert files(out) == {(out / name).relative_to(out): b"mine"}
+
+
+def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, images, capsys):
+    run(*TINY, "--data", images, "--out", tmp_path / "once")
+    run(*TINY, "--data", images, "--out", tmp_path / "twice", "--seed", 1)
+    (tmp_path / "twice" / "checkpoint.npz").unlink()
+    assert run(*TINY, "--data", images, "--out", tmp_path / "twice") == 0
+    once, twice = (checkpoint.load(tmp_path / name / "checkpoint.npz") for name in ("once", "twice"))
+    assert all((once.arrays[name] == twice.arrays[name]).all() for name in once.arrays)
+
+
+def test_big_images_leave_small_pictures(tmp_path, capsys):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 300, 300), dtype="uint8")
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(pixels.shape, pixels.tobytes()))
+    run(*TINY, "--iterations", 2, "--data", folder, "--out", out)
+    assert (out / "samples" / "0000002.png").stat().st_size < 3 << 20
+    assert matplotlib.image.imread(out / "samples" / "0000002.png").ndim == 2  # gray
+    assert sum(path.stat().st_size for path in out.rglob("*")) < 40 << 20
+
+
+# --- Trainings that come to nothing ----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_diverged_is_not_judged(tmp_path, judged, capsys):
+    capsys.readouterr()
+    given = ["--learning-rate", "1e30", "--evaluate-every", 7, "--data", judged, "--out", tmp_path]
+    assert run(*TINY, "--iterations", 20, *given) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "training diverged" in error and (tmp_path / "report.html").exists()
+
+
+def test_a_collapsed_run_says_so(tmp_path, images, capsys):
+    tiny = [*TINY, "--data", images, "--penalty", "none", "--critic", 2, "--iterations", 600]
+    assert run(*tiny, "--constraint", "clip", "--critic-steps", 1, "--out", tmp_path / "flat") == 1
+    assert "error: " not in (line := capsys.readouterr().err) and line.count("\n") == 1
+    assert "the critic is flat: L1 and its slope are 0" in line
+    away = ["--learning-rate", 3, "--critic-steps", 20, "--critic", 64, 64, "--iterations", 30]
+    assert run(*tiny, *away, "--out", tmp_path / "away") == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "the critic has run away" in line

@@ -1,0 +1,249 @@
+"""A run that was stopped, by whatever, and goes on as though it never had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigan.runs import checkpoint
+from minigan.runs.run import Stopwatch
+from minigan.training import WGANGP
+from tests.running import ROOT, TINY, fails, files, rows, run
+from tests.test_data import idx
+
+TWELVE = [*TINY, "--iterations", 12, "--evaluate-every", 4]
+
+
+class Killed(BaseException):
+    """What nothing in the program catches: as though it were gone."""
+
+
+@pytest.fixture
+def no_clock(monkeypatch):
+    """Without seconds, all that a run leaves is the same bit for bit."""
+    monkeypatch.setattr(Stopwatch, "seconds", lambda watch: 1.0)
+
+
+def killed_at(iteration, monkeypatch, *argv):
+    step = WGANGP.iteration
+
+    def dies(model):
+        if model.iterations == iteration:
+            raise Killed
+        return step(model)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(WGANGP, "iteration", dies)
+        run(*argv)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--no-replay"],
+        ["--constraint", "spectral", "--penalty", "none", "--game", "hinge"],
+        ["--constraint", "clip", "--average", 0],
+        ["--slope", "difference", "--decay", "linear", "--seed", 3],
+        ["--preset", "article", *TWELVE],
+    ],
+    ids=lambda flags: " ".join(map(str, flags[:4])),
+)
+@pytest.mark.parametrize("iteration", [5, 8])
+def test_after_a_kill_everything_is_as_in_one_go(iteration, flags, tmp_path, judged, monkeypatch, no_clock):
+    given = [*TWELVE, *flags, "--data", judged]
+    run(*given, "--out", tmp_path / "once")
+    out = tmp_path / "twice"
+    killed_at(iteration, monkeypatch, *given, "--out", out)
+    (out / "samples" / ".half.part.png").write_bytes(b"half")
+    assert run("--resume", "--out", out) == 0
+    assert files(out) == files(tmp_path / "once")
+
+
+def test_a_finished_run_goes_on(tmp_path, judged, no_clock):
+    run(*TWELVE, "--data", judged, "--out", tmp_path / "once")
+    out = tmp_path / "twice"
+    run(*TWELVE, "--data", judged, "--out", out, "--iterations", 7, "--threads", 1)
+    assert run("--resume", "--out", out, "--iterations", 12, "--no-replay") == 0
+    (out / "samples" / "0000007.png").unlink()  # drawn because the run ended there
+    assert files(out) == files(tmp_path / "once")
+
+
+def test_resuming_what_is_finished_changes_nothing(tmp_path, judged, no_clock):
+    run(*TWELVE, "--data", judged, "--out", tmp_path)
+    before = files(tmp_path)
+    assert run("--resume", "--out", tmp_path) == 0
+    assert files(tmp_path) == before
+
+
+def test_the_page_is_made_again(tmp_path, judged, capsys):
+    run(*TWELVE, "--data", judged, "--out", tmp_path / "out")
+    before = files(tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix in (".png", ".gif", ".html"):
+            path.unlink()
+    printed = capsys.readouterr().out
+    assert run("--report", "--out", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == before
+    assert capsys.readouterr().out == printed.splitlines(keepends=True)[-1]
+
+
+def test_what_may_not_change_is_named(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    assert "checkpoint.npz: No such file" in fails(capsys, "--resume", "--out", out)
+    run(*TINY, "--data", images, "--out", out)
+    before = files(out)
+    capsys.readouterr()
+
+    message = fails(capsys, "--resume", "--out", out, "--seed", 1)
+    assert f"--resume: seed of the run in {out} is 0, not 1; what may change is iterations, sample_every" in message
+    assert "critic of the run in" in fails(capsys, "--resume", "--out", out, "--critic", 9, 9)
+    assert "is at iteration 6 already" in fails(capsys, "--resume", "--out", out, "--iterations", 5)
+    (images / "train-images-idx3-ubyte").write_bytes(idx((40, 6, 5), bytes(1200)))
+    assert f"--data {images} holds other images than the run" in fails(capsys, "--resume", "--out", out)
+    assert files(out) == before
+
+
+def test_a_checkpoint_of_the_first_version(tmp_path, images, capsys):
+    """It draws and is judged as ever, and it says why it cannot go on."""
+    out = tmp_path / "out"
+    run(*TINY, "--data", images, "--out", out)
+    run("--generate", 5, "--out", out)
+    samples = np.load(out / "generated.npy")
+    saved = checkpoint.load(out / "checkpoint.npz")
+    arrays = {
+        f"{name}.{i}": p.data
+        for name, network in zip(("critic", "generator"), saved.networks())
+        for i, p in enumerate(network.parameters())
+    }
+    header = {"version": 1, "iteration": 6, "shape": [6, 5], "settings": asdict(saved.settings)}
+    np.savez(out / "checkpoint.npz", header=json.dumps(header), **arrays)
+
+    assert run("--generate", 5, "--out", out) == 0
+    assert (np.load(out / "generated.npy") == samples).all()
+    capsys.readouterr()
+    for flag in ("--resume", "--report"):
+        assert "is of a version that keeps the networks only" in fails(capsys, flag, "--out", out)
+
+
+def test_a_checkpoint_holds_what_it_was_given(tmp_path, images):
+    run(*TINY, "--data", images, "--out", tmp_path / "out")
+    saved = checkpoint.load(tmp_path / "out" / "checkpoint.npz")
+    checkpoint.save(tmp_path / "again.npz", replace(saved, rng=np.arange(9, dtype="int8")))  # as a GPU's
+    again = checkpoint.load(tmp_path / "again.npz")
+    assert again.rng.tolist() == list(range(9)) and again.rows == saved.rows
+    assert all((a == b).all() for a, b in zip(again.arrays.values(), saved.arrays.values()))
+
+
+# --- Processes that are really there, and really end ---------------------------------------------
+
+ENDLESS = ["--iterations", 1_000_000, "--batch-size", 4, "--critic", 8, "--generator", 8, "--sample-every", 20]
+
+
+def start(*argv, **kind):
+    command = [sys.executable, ROOT / "run_mnist.py", *map(str, argv)]
+    kind = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **kind}
+    return subprocess.Popen(command, **kind)
+
+
+def until(process, happened):
+    """Wait for it, while the process lives."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def grids(out):
+    return sorted((out / "samples").glob("0*.png"))
+
+
+def test_after_kill_9(tmp_path, images):
+    process = start(*ENDLESS, "--data", images, "--out", tmp_path / "a")
+    until(process, lambda: len(grids(tmp_path / "a")) > 3)
+    process.kill()
+    process.communicate()
+    end = (checkpoint.load(tmp_path / "a" / "checkpoint.npz").iteration // 20 + 2) * 20
+    assert run("--resume", "--out", tmp_path / "a", "--iterations", end) == 0
+    run(*ENDLESS, "--data", images, "--out", tmp_path / "b", "--iterations", end)
+    a, b = (checkpoint.load(tmp_path / name / "checkpoint.npz") for name in "ab")
+    assert all((a.arrays[name] == b.arrays[name]).all() for name in b.arrays)
+    assert [row[:3] for row in rows(tmp_path / "a")] == [row[:3] for row in rows(tmp_path / "b")]
+    for name in ("progress.png", "animation.gif", "interpolations.png", f"samples/{end:07d}.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_run_that_saves_everything(name, tmp_path, images):
+    number = getattr(signal, name)
+    process = start(*ENDLESS, "--data", images, "--out", tmp_path)
+    until(process, lambda: len(grids(tmp_path)) > 2)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (128 + number, "")
+    assert stdout.count("\n") == 1 and stdout.startswith("interrupted after ") and str(tmp_path) in stdout
+    last = int(rows(tmp_path)[-1][0])
+    assert checkpoint.load(tmp_path / "checkpoint.npz").iteration == last
+    assert (tmp_path / "samples" / f"{last:07d}.png").exists() and (tmp_path / "report.html").exists()
+
+    assert run("--resume", "--out", tmp_path, "--iterations", last + 3) == 0
+
+
+def test_ctrl_c_while_it_imports_is_one_word(tmp_path):
+    process = start("--out", tmp_path / "out")
+    libraries = f"/proc/{process.pid}/maps"
+    if not os.path.exists(libraries):
+        pytest.skip("needs /proc to see how far the imports are")
+    until(process, lambda: "numpy" in Path(libraries).read_text())
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "interrupted\n")
+
+
+def test_ctrl_c_while_the_page_is_made_lets_it_be_finished(tmp_path, images):
+    process = start(*TINY, "--iterations", 60, "--data", images, "--out", tmp_path)
+    until(process, lambda: (tmp_path / "curves.png").exists())
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert stderr == "" and "report.html" in stdout and (tmp_path / "report.html").exists()
+
+
+def test_output_that_nobody_takes_ends_nothing(tmp_path, images):
+    given = [*TINY, "--data", images, "--out"]
+    for name, stream in (("closed", None), ("full", "/dev/full"), ("broken", None)):
+        if stream and not os.path.exists(stream):
+            continue
+        out = tmp_path / name
+        if name == "broken":
+            reader, writer = os.pipe()
+            os.close(reader)
+            process = start(*given, out, stdout=writer, stderr=writer)
+            os.close(writer)
+        elif name == "full":
+            with open(stream, "w") as full:
+                process = start(*given, out, stdout=full, stderr=full)
+        else:
+            process = start(*given, out, stdout=None, stderr=None, preexec_fn=lambda: [os.close(fd) for fd in (1, 2)])
+        assert process.wait(timeout=60) == 0, name
+        assert (out / "report.html").exists(), name
+
+
+def test_two_runs_in_one_folder(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    process = start(*ENDLESS, "--data", images, "--out", out)
+    until(process, lambda: len(grids(out)) > 1)
+    assert "another run is writing there" in fails(capsys, "--resume", "--out", out)
+    (out / "checkpoint.npz").rename(tmp_path / "checkpoint.npz")  # as before the first is written
+    assert "another run is writing there" in fails(capsys, *TINY, "--data", images, "--out", out)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    iterations = [int(row[0]) for row in rows(out)[1:]]
+    assert iterations == sorted(set(iterations))  # one run's rows
