@@ -7,14 +7,17 @@ import time
 import tracemalloc
 import zipfile
 
+import hypothesis
 import matplotlib.image
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from minigan.data import DataError
 from minigan.judge import classifier
 from minigan.runs import checkpoint
 from minigan.runs.folder import PICTURES
+from tests import fuzz
 from tests.running import TINY, fails, files, run
 from tests.test_data import idx
 
@@ -270,7 +273,7 @@ def test_what_diverged_is_not_judged(tmp_path, judged, capsys):
 
 
 def test_a_collapsed_run_says_so(tmp_path, images, capsys):
-    tiny = [*TINY, "--data", images, "--penalty", "none", "--critic", 2, "--iterations", 600]
+    tiny = [*TINY, "--data", images, "--penalty", "none", "--critic", 2, "--iterations", 600, "--sample-every", 600]
     assert run(*tiny, "--constraint", "clip", "--critic-steps", 1, "--out", tmp_path / "flat") == 1
     assert "error: " not in (line := capsys.readouterr().err) and line.count("\n") == 1
     assert "the critic is flat: L1 and its slope are 0" in line
@@ -278,3 +281,31 @@ def test_a_collapsed_run_says_so(tmp_path, images, capsys):
     assert run(*tiny, *away, "--out", tmp_path / "away") == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "the critic has run away" in line
+
+
+# --- Files that nobody would think of --------------------------------------------------------------
+
+
+@st.composite
+def changed(draw, honest):
+    """The bytes with some of them changed, left out, doubled, or put elsewhere."""
+    data = bytearray(honest)
+    for _ in range(draw(st.integers(1, 4))):
+        start, length = draw(st.integers(0, len(data))), draw(st.integers(0, 40))
+        piece = draw(st.binary(max_size=8) | st.sampled_from([data[start : start + length] * 2, b"", b"\xff" * 8]))
+        data[start : start + draw(st.integers(0, 8))] = piece
+    return bytes(data)
+
+
+@pytest.mark.parametrize("reader", fuzz.READERS)
+def test_changed_files_are_read_or_refused_in_one_line(reader, tmp_path):
+    """``python -m tests.fuzz`` does the same by the hundred thousand, led by what code was reached."""
+    honest = fuzz.READERS[reader][1]
+    assert fuzz.check(reader, honest, tmp_path)
+
+    @hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(changed(honest))
+    def check(data):
+        fuzz.check(reader, data, tmp_path)
+
+    check()

@@ -142,6 +142,13 @@ def test_a_checkpoint_holds_what_it_was_given(tmp_path, images):
     assert all((a == b).all() for a, b in zip(again.arrays.values(), saved.arrays.values()))
 
 
+def test_saves_that_fail_half_way_leave_the_old_checkpoint(tmp_path, images):
+    """``python -m tests.torture`` does it for every byte, and kills runs at random moments besides."""
+    torture = pytest.importorskip("tests.torture", reason="this system has no limit on the size of files")
+    run(*TINY, "--data", images, "--out", tmp_path)
+    torture.failing_saves(tmp_path / "checkpoint.npz", step=1009)
+
+
 # --- Processes that are really there, and really end ---------------------------------------------
 
 ENDLESS = ["--iterations", 1_000_000, "--batch-size", 4, "--critic", 8, "--generator", 8, "--sample-every", 20]
