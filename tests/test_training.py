@@ -8,7 +8,7 @@ from minigan.data import load_images, sampler
 from minigan.judge import metrics
 from minigan.losses import GAMES
 from minigan.nn import CONSTRAINTS
-from minigan.penalties import FORMS, WHERE, slopes
+from minigan.penalties import FORMS, SLOPES, WHERE, slopes
 from minigan.settings import NOISES, PRESETS, Settings
 from minigan.training import WGANGP, Diverged, History
 
@@ -238,3 +238,23 @@ def test_a_short_real_training(mnist):
     sets = {"samples": samples, "shuffled": shuffled, "noise": rng.random((2000, 784)), "real": real}
     distance = {name: metrics.frechet(x, other) for name, x in sets.items()}
     assert distance["samples"] < distance["shuffled"] / 2 < distance["noise"] / 4, distance
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("pixels", [1, 6])
+@pytest.mark.parametrize("scale", [0, 1e-30, 1, 1e30])
+def test_extreme_weights_and_smallest_sizes_train_or_diverge(scale, pixels, constraint):
+    """One image, a batch of one, with weights so small or large that their squares are 0 or infinite."""
+    for slope in SLOPES:
+        settings = Settings(batch_size=1, critic=(4,), generator=(4,), noise_dim=1, constraint=constraint, slope=slope)
+        model, history = WGANGP(settings, sampler(np.full((1, pixels, 1), 200, "uint8")), pixels, True), History()
+        for p in model.critic.parameters() + model.generator.parameters():
+            p.data *= np.float32(scale)
+        with np.errstate(all="ignore"):
+            try:
+                for _ in range(6):
+                    history.add(model.iteration())
+                history.read()
+                model.check_finite()
+            except Diverged:
+                assert scale != 1
