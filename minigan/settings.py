@@ -81,7 +81,7 @@ class Settings:
     """
 
     # how long, and how often samples are drawn and judged: in iterations, one step of the generator each
-    iterations: int = 10_000
+    iterations: int = 12_000
     sample_every: int = 500
     evaluate_every: int = 2_000
     grid: int = 10  # rows and columns of a grid of samples
@@ -92,7 +92,7 @@ class Settings:
     critic_steps: int = 2  # for each one of the generator
     learning_rate: float = 2e-3
     decay: str = "constant"  # of the learning rate over the run: DECAYS
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[float, float] = (0.0, 0.9)
     average: float = 0.9995  # how much of their running average the generator's weights keep in an iteration; 0: none
 
     # the game, and what holds the critic

@@ -95,8 +95,8 @@ class WGANGP:
         lr = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
         self.critic_adam.lr = self.generator_adam.lr = lr
         adams = [self.critic_adam] * self.settings.critic_steps + [self.generator_adam]
-        # At first the average reaches back over a quarter of the iterations, so that the initial weights are forgotten.
-        keep = min(self.settings.average, (1 + self.iterations) / (5 + self.iterations))
+        # At first the average reaches back over an eighth of the iterations, so that the initial weights are forgotten.
+        keep = min(self.settings.average, (1 + self.iterations) / (9 + self.iterations))
         schedule = [*(adam.next_step() for adam in adams), (1 - keep, 0)]
         self.schedule.data[...] = backend.asarray(schedule, dtype="float32")
         self.iterations += 1

@@ -164,7 +164,7 @@ def test_help_reads_with_defaults(capsys):
         run("--help")
     text = capsys.readouterr().out
     assert exit.value.code == 0
-    for words in ("[0.5 0.9, article: 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
+    for words in ("[0.0 0.9, article: 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
         assert words in " ".join(text.split()), words
     assert max(map(len, text.splitlines())) <= 80
 
