@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
+from weakref import ref
 
 from . import backend, ops
 from .backend import Array
@@ -15,6 +16,7 @@ def grad(
     grad_outputs: Tensor | Array | Sequence[Tensor | Array | None] | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of ``g * output`` over ``outputs`` and ``grad_outputs``, with respect to each input.
 
@@ -24,9 +26,12 @@ def grad(
     another, or with ``grad_outputs``. Only Tensors between the inputs and the outputs are visited, and of those only
     the operands on the way.
 
-    Raises ValueError for an output without a graph, for a missing or misshapen ``grad_outputs``, for an array that was
-    changed since the graph was made of it, and for an input that no output depends on, unless ``allow_unused`` asks for
-    None in its place.
+    An input that no output depends on is an error, unless ``allow_unused`` asks for None in its place, or
+    ``materialize_grads`` for zeros, which is its derivative, also where an output is a constant.
+
+    Raises ValueError for that, for an output without a graph, for a missing or misshapen ``grad_outputs``, for an array
+    that was changed since the graph was made of it, and for a gradient on the way from an input to an output that was
+    made without ``create_graph``, so that what flows through it would be missing.
     """
     outputs, inputs = _several(outputs), _several(inputs)
     grad_outputs = (None,) * len(outputs) if grad_outputs is None else _several(grad_outputs)
@@ -36,22 +41,36 @@ def grad(
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
 
+    wanted = set(inputs)
+    # What is older than all inputs was not made from any; but a gradient without a record notes all that it depends on.
+    ancestors = _ancestors(outputs, min((x.birth for x in inputs), default=0) if create_graph else 0)
+    for node in ancestors:
+        if not wanted.isdisjoint(ref() for ref in node.unrecorded):
+            raise ValueError(
+                "grad: an output was made of a gradient that depends on an input but has no record, so that nothing"
+                " flows back through it: make it with create_graph=True, or detach() it if a constant is meant"
+            )
+    seeds = [
+        (output, _seed(i, output, g))
+        for i, (output, g) in enumerate(zip(outputs, grad_outputs))
+        if output.requires_grad or not materialize_grads
+    ]
+    path = _path(ancestors, wanted)
+    for i, x in enumerate(inputs):
+        if x not in path and not (allow_unused or materialize_grads):
+            raise ValueError(
+                f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None,"
+                " materialize_grads=True zeros)"
+            )
+    gradients = dict.fromkeys(inputs)
     with recording(create_graph):
-        seeds = [_seed(i, output, g) for i, (output, g) in enumerate(zip(outputs, grad_outputs))]
-        path = _path(outputs, set(inputs))
-        for i, x in enumerate(inputs):
-            if x not in path and not allow_unused:
-                raise ValueError(
-                    f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None)"
-                )
         parts: dict[Tensor, list[Tensor]] = {node: [] for node in path}  # of each one's gradient, from each of its uses
-        for output, seed in zip(outputs, seeds):
+        for output, seed in seeds:
             if output in path:
                 parts[output].append(seed)
-        gradients = dict.fromkeys(inputs)
         for node in path:  # newest first: whatever uses a node is newer, so that all its parts are there
             g = ops.add_up(parts.pop(node))
-            if node in gradients:
+            if node in wanted:
                 gradients[node] = g
             if node.stale:
                 raise ValueError(
@@ -61,6 +80,14 @@ def grad(
             for x, vjp in zip(node.args, node.op.vjps if node.op else ()):
                 if isinstance(x, Tensor) and x in path:
                     parts[x].append(vjp(g, node, *node.args))
+    of = frozenset(map(ref, [x for x in ancestors if x in wanted or not x.op]))
+    of = of.union(*(x.unrecorded for x in ancestors if x.unrecorded))
+    for x, g in gradients.items():
+        if g is None and materialize_grads:
+            gradients[x] = Tensor(backend.xp.zeros(x.shape, x.dtype))
+        elif g is not None and not create_graph:
+            gradients[x] = g.detach()
+            gradients[x].unrecorded = of
     return tuple(gradients[x] for x in inputs)
 
 
@@ -68,16 +95,20 @@ def _several(x: Any) -> tuple:
     return tuple(x) if isinstance(x, (tuple, list)) else (x,)
 
 
-def _path(outputs: Sequence[Tensor], inputs: set[Tensor]) -> dict[Tensor, None]:
-    """The Tensors on a way from an output back to an input, newest first."""
-    oldest = min((x.birth for x in inputs), default=0)
+def _ancestors(outputs: Sequence[Tensor], oldest: int) -> dict[Tensor, list[Tensor]]:
+    """The outputs and all that they were made from, with their operands, but for what was born before ``oldest``."""
     operands: dict[Tensor, list[Tensor]] = {}
     stack = list(outputs)
     while stack:
         node = stack.pop()
-        if node.birth >= oldest and node not in operands:  # what is older than all inputs was not made from any
+        if node.birth >= oldest and node not in operands:
             operands[node] = node.operands
             stack += operands[node]
+    return operands
+
+
+def _path(operands: dict[Tensor, list[Tensor]], inputs: set[Tensor]) -> dict[Tensor, None]:
+    """The Tensors on a way from an output back to an input, newest first."""
     path: dict[Tensor, None] = {}
     for node in sorted(operands, key=attrgetter("birth")):  # oldest first: it is known which operands are on the path
         if node in inputs or not path.keys().isdisjoint(operands[node]):
@@ -90,7 +121,7 @@ def _seed(i: int, output: Tensor, g: Tensor | Array | float | None) -> Tensor:
     if not output.requires_grad:
         raise ValueError(
             f"grad: output {i}, shape {output.shape}, has no graph: nothing that it was made from has"
-            " requires_grad=True, or it was made under no_grad() or as a gradient without create_graph=True"
+            " requires_grad=True, or it was made under no_grad()"
         )
     if g is None and output.data.size != 1:
         raise ValueError(f"grad: output {i} has shape {output.shape}; without grad_outputs it must have one element")

@@ -28,9 +28,22 @@ class Tensor:
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers.
     ``version`` counts how often ``data`` was assigned since; whoever writes into the array adds 1 (``Adam`` does), so
     that ``grad`` can tell a graph whose arrays are no longer what they were. A copy, or a pickle, has no history.
+
+    ``unrecorded`` are weak references to what a gradient depends on whose sweep was not recorded, and whatever is made
+    of that gradient: so ``grad`` can tell where a derivative would be missing. ``detach`` makes a constant of it.
     """
 
-    __slots__ = ("__weakref__", "_data", "args", "birth", "op", "requires_grad", "version", "versions_read")
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "args",
+        "birth",
+        "op",
+        "requires_grad",
+        "unrecorded",
+        "version",
+        "versions_read",
+    )
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
     __array_priority__ = 1000  # and instead of CuPy
 
@@ -41,6 +54,7 @@ class Tensor:
         self.args = ()
         self.birth = _birth()
         self.version = self.versions_read = 0
+        self.unrecorded = frozenset()
 
     def _assign(self, data: Array) -> None:
         self._data = data
@@ -144,10 +158,12 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
                     raise TypeError(f"{op.__name__}: {error}") from None
                 bound.apply_defaults()
                 args = bound.args
-            arrays, dtypes, differentiable, versions = [], set(), False, 0
+            arrays, dtypes, differentiable, unrecorded, versions = [], set(), False, (), 0
             for x in args[: len(vjps)]:
                 if isinstance(x, Tensor):
                     differentiable = differentiable or x.requires_grad
+                    if x.unrecorded:
+                        unrecorded = {ref for ref in x.unrecorded.union(unrecorded) if ref() is not None}
                     versions += x.version
                     x = x.data
                     dtypes.add(x.dtype)
@@ -167,6 +183,8 @@ def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callab
             out = Tensor(data)
             if differentiable and _recording.get():
                 out.requires_grad, out.op, out.args, out.versions_read = True, op, args, versions
+            if unrecorded and _recording.get():
+                out.unrecorded = frozenset(unrecorded)
             return out
 
         op.vjps = vjps

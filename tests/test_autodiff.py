@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -280,6 +281,58 @@ def test_without_create_graph_there_is_no_graph():
     assert not g.requires_grad and g.op is None
     with pytest.raises(ValueError, match="create_graph=True"):
         mg.grad(g.sum(), x)
+
+
+def forgotten(x, w):
+    """A penalty on a gradient without a record, beside something that is differentiated: it would not be trained on."""
+    (g,) = mg.grad((x**2 * w).sum(), x)
+    return g, (w * x).sum() + 10 * ((g - 1) ** 2).sum()
+
+
+def test_a_forgotten_create_graph_is_an_error():
+    x, w = leaf(3), leaf(3)
+    g, loss = forgotten(x, w)
+    for inputs in ([w], [x], [x, w]):
+        for how in ({}, {"create_graph": True}, {"materialize_grads": True}):
+            with pytest.raises(ValueError, match=r"make it with create_graph=True, or detach\(\) it"):
+                mg.grad(loss, inputs, **how)
+    with pytest.raises(ValueError, match="create_graph=True"):
+        mg.grad(g.sum(), w, materialize_grads=True)
+
+
+def test_a_gradient_without_a_record_is_a_constant_where_that_is_right():
+    x, w, other = leaf(3), leaf(3), leaf(3)
+    g, loss = forgotten(x, w)
+    (constant,) = mg.grad((w * x).sum() + (g.detach() * w).sum(), w)
+    np.testing.assert_allclose(constant.data, (x.data + g.data))
+    np.testing.assert_allclose(mg.grad((g * other).sum(), other)[0].data, g.data)  # it does not depend on this
+    with mg.no_grad():
+        step = w - 0.1 * g
+    assert not step.unrecorded and mg.grad((step * other).sum(), other)
+    moved = mg.tensor(w.data - 0.1 * g.data, requires_grad=True)
+    assert mg.grad((moved**2).sum(), moved)
+    del loss
+
+
+def test_what_a_gradient_depended_on_is_forgotten_with_it():
+    """Neither the Tensors nor the notes of them pile up where gradients are added to one another for ever."""
+    w, total = leaf(3), mg.tensor(np.zeros(3))
+    for _ in range(50):
+        x = leaf(3)
+        total = total + mg.grad((x * w).sum(), x)[0]
+    assert len(total.unrecorded) <= 4
+    watched = weakref.ref(x)
+    del x
+    assert watched() is None
+
+
+def test_zeros_for_what_no_output_depends_on():
+    x, other = leaf(3), leaf(2)
+    g, zeros = mg.grad((3 * x).sum(), [x, other], create_graph=True, materialize_grads=True)
+    assert g.data.tolist() == [3, 3, 3] and zeros.data.tolist() == [0, 0] and zeros.dtype == other.dtype
+    assert mg.grad(g.sum(), x, materialize_grads=True)[0].data.tolist() == [0, 0, 0]  # of a constant
+    with pytest.raises(ValueError, match="materialize_grads=True zeros"):
+        mg.grad((3 * x).sum(), other)
 
 
 def test_create_graph_records_under_no_grad_too():

@@ -1,0 +1,84 @@
+"""``python -m minigan.explain``: the smallest honest critic, its gradient penalty, and both sweeps, as recorded."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .. import ops
+from ..autodiff import grad
+from ..tensor import primitive, tensor
+from ..tools.cli import Parser, one_line_errors, path, unbroken_output
+from .drawing import draw
+from .page import save_page
+from .story import explain
+
+ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
+
+
+def penalty(activation: str = "relu", create_graph: bool = True) -> dict[str, Any]:
+    """The gradient penalty P of D(y) = act(y W + b) v + c at one point y, and its derivatives."""
+    W, b = tensor([[3.0, 2.0], [4.0, -1.0]], requires_grad=True), tensor([-10.0, -1.0], requires_grad=True)
+    v, c = tensor([[1.0], [2.0]], requires_grad=True), tensor([0.5], requires_grad=True)
+    y = tensor([[1.0, 2.0]], requires_grad=True)
+    h = ops.linear(y, W, b)
+    a = ACTIVATIONS[activation](h)
+    D = ops.linear(a, v, c)
+    (g,) = grad(D, y, create_graph=create_graph)
+    s = ops.norm(g, axis=1, keepdims=True)
+    P = (s - 1) ** 2
+    dW, db, dv, dc = grad(P, [W, b, v, c], materialize_grads=True)
+    return locals()
+
+
+@primitive(lambda g, out, x: g * 0)
+def _step(x: Any) -> Any:
+    """Where x > 0, with the derivative 0 of that: what a mask would be that is not a constant."""
+    return (x > 0).astype(x.dtype)
+
+
+@contextmanager
+def carrying_zeros() -> Iterator[None]:
+    """Inside, relu's mask is recorded like everything else, and its zero derivative is carried through every sweep."""
+    masked = ops.relu.vjps
+    ops.relu.vjps = (lambda g, out, x: g * _step(x),)
+    try:
+        yield
+    finally:
+        ops.relu.vjps = masked
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minigan.explain",
+        description="Show how the gradient penalty of the smallest critic is differentiated, from the engine's record.",
+    )
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden layer [relu]")
+    parser.add_argument("--no-graph", action="store_true", help="what if create_graph=True is forgotten")
+    parser.add_argument(
+        "--out", type=path, metavar="FILE", help="a drawing, .svg or .png, or .html: a page that plays it"
+    )
+    with unbroken_output():
+        args = parser.parse_args(argv)
+        if args.out and args.out.suffix not in (".svg", ".png", ".html"):
+            parser.error(f"argument --out: expected a file .svg, .png or .html, got {str(args.out)!r}")
+        with one_line_errors(parser, args):
+            story = explain(penalty, args.activation, not args.no_graph)
+            if args.out:
+                if args.out.suffix == ".html":
+                    save_page(story, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
+                else:
+                    draw(story, args.out)
+                print(args.out)
+                return 0
+            print(story)
+            if not args.no_graph:
+                with carrying_zeros():
+                    zeros = explain(penalty, args.activation).products
+                others = f"; with the zeros of its mask's derivative carried along, {zeros}"
+                print(f"\n{story.products} matrix products{others if args.activation == 'relu' else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
