@@ -122,7 +122,10 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
     judge = Judge(data) if (data / FILE).exists() else None
     threads = set_threads(args, settings, shape, folder.threads() if args.resume else None)
     replay = args.graph if args.device == "gpu" else not args.no_replay
-    model = WGANGP(settings, sampler(images), math.prod(shape), replay)
+    if checkpoint:
+        model = replace(checkpoint, settings=settings).model(images, replay)
+    else:
+        model = WGANGP(settings, sampler(images), math.prod(shape), replay)
 
     with (
         folder.locked(),

@@ -50,12 +50,12 @@ def grad(
                 "grad: an output was made of a gradient that depends on an input but has no record, so that nothing"
                 " flows back through it: make it with create_graph=True, or detach() it if a constant is meant"
             )
+    path = _path(ancestors, wanted)
     seeds = [
         (output, _seed(i, output, g))
         for i, (output, g) in enumerate(zip(outputs, grad_outputs))
         if output.requires_grad or not materialize_grads
     ]
-    path = _path(ancestors, wanted)
     for i, x in enumerate(inputs):
         if x not in path and not (allow_unused or materialize_grads):
             raise ValueError(

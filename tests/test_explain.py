@@ -43,7 +43,7 @@ def test_the_smallest_critic_with_relu():
         r"s +\(1, 1\)  \[\[5\]\] +norm\(g, 1\)",
     ):
         assert re.search(line, text), line
-    assert not told.error
+    assert not told.error and text.count("constant: here the sweep begins") == 1
 
 
 def test_tanh_comes_to_the_forward_pass_again():
@@ -115,6 +115,7 @@ def test_a_whole_penalty_of_the_library(tmp_path):
         return {"P": P, "gradients": mg.grad(P, critic.parameters(), materialize_grads=True)}
 
     told = explain(penalty)
+    assert [s.title for s in told.stages[::2]] == ["The computation", "The computation goes on"]
     assert len(told.sweeps) == 2 and "matmul_nt" in str(told) and "..." in str(told)
     assert len(draw(told, tmp_path / "whole.png")) > 40
 

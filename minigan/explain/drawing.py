@@ -82,7 +82,7 @@ class Drawing:
             self.steps.append(mark)
         columns, rows = zip(*self.places.values())
         axes.set_xlim(min(columns) - 0.6 * DX, max(columns) + 0.6 * DX)
-        axes.set_ylim(min(rows) - DY, max(rows) + 0.5 * DY)
+        axes.set_ylim(min(rows) - DY, max(rows) + 0.6 * DY)
         key = ((BLUE, "the computation"), (ORANGE, "the first sweep, recorded"), (RED, "the second: visits, gradients"))
         for i, (color, text) in enumerate((*key, (GREY, "constants: nothing flows on"))):
             axes.text(0.13 + 0.245 * i, 0.02, text, color=color, size=9, ha="center", transform=axes.transAxes)
@@ -130,7 +130,7 @@ class Drawing:
             if not at:
                 continue
             again = " again" if self.story.again(visit) else ""
-            self._text(axes, at[0], at[1] - HEIGHT / 2 - 0.2, f"{n}{again}: {value(visit.gradient, 3)}", RED, size=8)
+            self._note(axes, visit.node, f"{n}{again}: {value(visit.gradient, 3)}", RED)
             for call in visit.calls:
                 if id(call.operand) in self.places:
                     self._arrow(axes, at, self.places[id(call.operand)], RED, bend=-0.22)
@@ -139,9 +139,14 @@ class Drawing:
             symbol = self.story.symbol(visit.node)
             yield f"{stage.title}: visit {n}{again}, {symbol}: {gradient}. Asked for {asked or 'nothing'}"
         for x in stage.sweep.missed:
-            if at := self.places.get(id(x)):
-                self._text(axes, at[0], at[1] - HEIGHT / 2 - 0.2, "not reached: 0", GREY, size=8)
+            if id(x) in self.places:
+                self._note(axes, x, "not reached: 0", GREY)
                 yield f"{stage.title}: {self.story.symbol(x)} is not reached, so its gradient is 0"
+
+    def _note(self, axes: Axes, x: Tensor, text: str, color: str) -> None:
+        """Below a box, or above one that no arrow comes to from there."""
+        column, row = self.places[id(x)]
+        self._text(axes, column, row + (HEIGHT / 2 + 0.2) * (-1 if x.op else 1), text, color, size=8)
 
     def _arrow(self, axes: Axes, start: Any, end: Any, color: str, bend: float = 0.0) -> None:
         dx, dy = end[0] - start[0], end[1] - start[1]

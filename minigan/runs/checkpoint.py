@@ -9,13 +9,16 @@ from typing import Any
 import numpy
 
 from .. import backend
-from ..data import DataError, reading
+from ..backend import Array
+from ..data import DataError, reading, sampler
 from ..judge.evaluation import sound
+from ..judge.metrics import in_unit_range
 from ..nn import MLP
 from ..settings import COUNT, Number, Settings
 from ..tools.files import Arrays, replacing
-from ..training import networks, shapes
+from ..training import WGANGP, generate, networks, shapes
 
+FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 2
 
 Row = tuple[int, float, float, float]  # iteration, L1, slope, seconds of training
@@ -52,6 +55,30 @@ class Checkpoint:
                 p.data = backend.asarray(self.arrays[f"{name}.{i}"], dtype=p.dtype)
         return critic, generator
 
+    def samples(self, noise: Array) -> numpy.ndarray:
+        """What the generator makes of ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
+        _, generator = self.networks()
+        rows = generate(generator, backend.asarray(noise, dtype="float32"))
+        return backend.to_numpy(rows).reshape(-1, *self.shape)
+
+    def scores(self, images: numpy.ndarray) -> numpy.ndarray:
+        """D of images (n, height, width), uint8 or floats in [0, 1]: (n,), float32, small where they look real."""
+        critic, _ = self.networks()
+        rows = in_unit_range(images.reshape(len(images), -1))
+        return backend.to_numpy(generate(critic, backend.asarray(rows)))[:, 0]
+
+    def model(self, images: numpy.ndarray, replay: bool = True) -> WGANGP:
+        """The model as it was, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
+
+        Raises ValueError for images of another size, and for a checkpoint that is not to be trained on.
+        """
+        if images.shape[1:] != self.shape or self.rng is None:
+            raise ValueError(f"expected a resumable run and images (n, {self.shape[0]}, {self.shape[1]})")
+        model = WGANGP(self.settings, sampler(images), self.shape[0] * self.shape[1], replay)
+        model.restore(self.arrays, self.iteration)
+        backend.set_rng_state(model.rng, self.rng)
+        return model
+
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write an npz file: the arrays by their names, and the rest as a JSON header."""
@@ -69,8 +96,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         numpy.savez(part, header=json.dumps(header), **parts, **arrays)
 
 
-def load(path: Path) -> Checkpoint:
-    """Read what ``save`` wrote, or its first version. Raises DataError where that cannot be done."""
+def load(path: Path | str) -> Checkpoint:
+    """Read what ``save`` wrote, or its first version; or that of a run in a folder. Raises DataError."""
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     with reading(path, "a checkpoint"), open(path, "rb") as file:
         arrays = Arrays(file)
         header = json.loads(arrays.text("header"))

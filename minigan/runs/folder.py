@@ -11,6 +11,7 @@ from ..judge.evaluation import sound
 from ..settings import COUNT
 from ..tools.cli import InputError
 from ..tools.files import read_json, sweep
+from .checkpoint import FILE
 
 PICTURES = ("curves.png", "progress.png", "animation.gif", "classes.png", "nearest.png", "interpolations.png")
 
@@ -20,7 +21,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint = path / FILE
         self.settings = path / "settings.json"
         self.curves = path / "curves.csv"
         self.evaluation = path / "evaluation.json"

@@ -46,7 +46,8 @@ class Run:
     """A model in training, the folder that its pictures and figures go to, and the time it has taken.
 
     ``shape`` is (height, width) of its images, ``images`` their CRC-32; ``about`` goes into the settings file beside
-    the settings. Without a ``judge`` samples are not evaluated. The run begins, or goes on from a ``checkpoint``.
+    the settings. Without a ``judge`` samples are not evaluated. The run begins, or goes on from a ``checkpoint``,
+    of which ``model`` is.
     """
 
     def __init__(
@@ -80,8 +81,6 @@ class Run:
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """As though it had never stopped: less what was read, drawn and judged only because it did."""
-        self.model.restore(checkpoint.arrays, checkpoint.iteration)
-        backend.set_rng_state(self.model.rng, checkpoint.rng)
         early = len(checkpoint.since) and checkpoint.rows[-1][0] == checkpoint.iteration
         self.history.rows = checkpoint.rows[:-1] if early else checkpoint.rows
         self.history.iteration, self.history.since = checkpoint.iteration, checkpoint.since
