@@ -19,7 +19,7 @@ import numpy
 from tqdm import tqdm
 
 from minigan import backend
-from minigan.data import MNIST, DataError, load_images, sampler
+from minigan.data import MNIST, DataError, sampler
 from minigan.judge.classifier import FILE
 from minigan.judge.evaluation import Judge, table
 from minigan.runs.checkpoint import Checkpoint, load
@@ -29,6 +29,7 @@ from minigan.runs.run import SLOPE_NAMES, Run, draw, evaluate
 from minigan.settings import COUNT, NAMES, NUMBERS, PRESETS, Settings
 from minigan.tools import cli, pictures
 from minigan.tools.cli import InputError, number, path, text
+from minigan.tools.datasets import beside, load_images
 from minigan.tools.files import replacing, write_json
 from minigan.tools.processor import Crowding, threads_for, use_threads
 from minigan.training import WGANGP, Diverged
@@ -48,7 +49,8 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
     add("--threads", type=number(COUNT), metavar="N", help="that multiply matrices [as many as the sizes can use]")
     add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
-    add("--data", type=path, metavar="DIR", help="folder with train-images-idx3-ubyte[.gz] [MNIST]")
+    add("--data", type=path, metavar="DATA", help="folder of IDX files or of pictures, or .npy or .npz file [MNIST]")
+    add("--size", type=number(COUNT), metavar="N", help="pixels each way that pictures are brought to [28]")
     add("--out", type=path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     instead = parser.add_mutually_exclusive_group().add_argument
     instead("--resume", action="store_true", help="go on with the run in --out, from its checkpoint")
@@ -114,12 +116,12 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
             settings = Settings(**given)
         except ValueError as error:
             raise InputError(str(error)) from None
-    data = args.data or (folder.data() if args.resume else MNIST)
-    images = load_images(data)
+    data, size = source(args, folder if args.resume else None)
+    images = load_images(data, size=size)
     shape, crc = images.shape[1:], zlib.crc32(images)
     if checkpoint and (shape, crc) != (checkpoint.shape, checkpoint.images):
         raise InputError(f"--data {data} holds other images than the run in {args.out} was trained on")
-    judge = Judge(data) if (data / FILE).exists() else None
+    judge = judge_by(data, size, images)
     threads = set_threads(args, settings, shape, folder.threads() if args.resume else None)
     replay = args.graph if args.device == "gpu" else not args.no_replay
     if checkpoint:
@@ -134,7 +136,7 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
     ):
         if not args.resume:
             folder.refuse_a_new_run()  # another one may have begun meanwhile
-        about = {"device": args.device, "threads": threads, "data": str(data.resolve())}
+        about = {"device": args.device, "threads": threads, "data": str(data.resolve()), "size": size}
         run = Run(folder, model, shape, crc, about, judge, checkpoint)
         status, crowding = 0, Crowding(threads)
         with tqdm(total=settings.iterations, initial=model.iterations, unit="it", disable=None) as bar:
@@ -149,6 +151,9 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
                         bar.set_postfix_str(f"L1 {l1:.3f}, {SLOPE_NAMES[settings.slope]} {slope:.3f}", refresh=False)
                         if args.device == "cpu" and (line := crowding.notice(iteration, seconds)):
                             tell(line)
+                    if model.iterations % settings.evaluate_every == 0 and model.iterations < settings.iterations:
+                        with run.watch.stopped():  # to be looked at meanwhile
+                            report(folder, run.checkpoint(), judge)
                     bar.update()
                 if asked:
                     status = 128 + asked[0]
@@ -182,6 +187,17 @@ def settings_to_resume(folder: Folder, checkpoint: Checkpoint, given: dict[str, 
     if settings.iterations < checkpoint.iteration:
         raise InputError(f"--resume: the run in {folder.path} is at iteration {checkpoint.iteration:,} already")
     return settings
+
+
+def source(args: argparse.Namespace, folder: Folder | None) -> tuple[Path, int | None]:
+    """The images that were asked for, and the size of pictures; or those of the run in ``folder``, or MNIST."""
+    data, size = (MNIST, None) if args.data or not folder else folder.data()
+    return args.data or data, args.size or size
+
+
+def judge_by(data: Path, size: int | None, images: numpy.ndarray | None = None) -> Judge | None:
+    """The judge, where there is a classifier beside the data."""
+    return Judge(data, size, images) if beside(data, FILE).exists() else None
 
 
 def tell(line: object, *_: Any) -> None:
@@ -226,8 +242,8 @@ def judge_checkpoint(given: dict[str, Any], args: argparse.Namespace) -> int:
     folder = Folder(args.out)
     checkpoint = checkpoint_in(folder, given)
     set_threads(args, checkpoint.settings, checkpoint.shape)
-    data = args.data or folder.data()
-    judge = Judge(data)
+    data, size = source(args, folder)
+    judge = Judge(data, size)
     if judge.train.shape[1] != math.prod(checkpoint.shape):
         raise InputError(f"--data {data} holds images of another size than the run in {args.out}")
     with folder.locked():
@@ -246,9 +262,9 @@ def make_report(given: dict[str, Any], args: argparse.Namespace) -> int:
     checkpoint = checkpoint_in(folder, given)
     if checkpoint.rng is None:
         raise InputError(f"{folder.checkpoint} is of a version that keeps the networks only, and nothing of the run")
-    data = args.data or folder.data()
+    data, size = source(args, folder)
     set_threads(args, checkpoint.settings, checkpoint.shape)
-    judge = Judge(data) if (data / FILE).exists() else None
+    judge = judge_by(data, size)
     with folder.locked():
         report(folder, checkpoint, judge)
     print(f"{summary(checkpoint)}: see {folder.report}")

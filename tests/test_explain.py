@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import matplotlib.image
 import numpy as np
@@ -16,6 +14,7 @@ from minigan.explain import explain
 from minigan.explain.drawing import draw
 from minigan.explain.page import save_page
 from minigan.penalties import gradient_penalty
+from tests.browser import evaluated, needs_a_browser
 
 
 def story(activation="relu", create_graph=True):
@@ -150,24 +149,17 @@ def test_the_command(tmp_path, capsys):
         assert exit.value.code == 2 and error.count("\n") == 1 and message in error
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium to run the page's script")
+@needs_a_browser
 def test_the_page_steps_forwards_and_back(tmp_path):
     save_page(story(), tmp_path / "page.html", "A page")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    steps = json.loads(re.search(r"const steps = (\[.*\]), at", page)[1])
-    script = """<script>
+    steps = json.loads(
+        re.search(r"const steps = (\[.*\]), at", (tmp_path / "page.html").read_text(encoding="utf-8"))[1]
+    )
+    script = """
     const press = key => document.onkeydown(new KeyboardEvent("keydown", {key, cancelable: true}));
-    const seen = [], look = () => seen.push([step, document.querySelectorAll('[id^="step"][style*="visible"]').length]);
-    look(); press("ArrowRight"); look(); press("End"); look(); press("ArrowLeft"); look(); press("Home"); look();
-    document.title = JSON.stringify(seen);
-    </script></body>"""
-    (tmp_path / "page.html").write_text(page.replace("</body>", script), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{tmp_path / 'page.html'}"]
-    dom = subprocess.run([CHROMIUM, *flags], capture_output=True, text=True, timeout=60).stdout
-    seen = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
-    (a, first), (b, second), (c, end), (d, before), (e, home) = seen
+    const look = () => result.push([step, document.querySelectorAll('[id^="step"][style*="visible"]').length]);
+    result = []; look(); press("ArrowRight"); look(); press("End"); look(); press("ArrowLeft"); look(); press("Home");
+    look()"""
+    (a, first), (b, second), (c, end), (d, before), (e, home) = evaluated(tmp_path / "page.html", script)
     assert (a, b, c, d, e) == (0, 1, len(steps) - 1, len(steps) - 2, 0)
     assert 0 < first == home < second < before <= end

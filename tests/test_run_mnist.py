@@ -26,7 +26,7 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar where there is no terminal
     assert output.out.startswith("6 iterations in ") and str(out / "report.html") in output.out
-    names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html"]
+    names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "newest.js"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
 

@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from .. import backend, ops
 from ..autodiff import grad
-from ..data import MNIST, DataError, load_images, load_labels, reading
+from ..data import MNIST, DataError, reading
 from ..nn import MLP
 from ..optim import Adam
+from ..settings import COUNT
 from ..tensor import Tensor, no_grad
-from ..tools.cli import Parser, one_line_errors, path, unbroken_output
+from ..tools.cli import Parser, number, one_line_errors, path, unbroken_output
+from ..tools.datasets import beside, load_images, load_labels
 from ..tools.files import Arrays, replacing
 from .metrics import in_unit_range
 
@@ -121,9 +123,10 @@ def main(argv: list[str] | None = None) -> int:
         "--data",
         type=path,
         default=MNIST,
-        metavar="DIR",
-        help="folder with images and labels; it is written there [MNIST]",
+        metavar="DATA",
+        help="images with labels, as of run_mnist.py; it is written there [MNIST]",
     )
+    parser.add_argument("--size", type=number(COUNT), metavar="N", help="pixels that pictures are brought to [28]")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
     with unbroken_output():
         args = parser.parse_args(argv)
@@ -133,7 +136,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     backend.use(args.device)
-    splits = [(load_images(args.data, split), load_labels(args.data, split)) for split in ("train", "t10k")]
+    saved_to = beside(args.data, FILE)
+    splits = [(load_images(args.data, split, args.size), load_labels(args.data, split)) for split in ("train", "t10k")]
     for images, labels in splits:
         if len(images) != len(labels):
             raise DataError(f"{args.data}: holds {len(images)} images and {len(labels)} labels of them")
@@ -142,12 +146,10 @@ def build(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     classifier = train(*splits[0])
     seconds = time.perf_counter() - start
-    save(args.data / FILE, classifier)
-    saved = load(args.data / FILE, splits[0][0][0].size)
+    save(saved_to, classifier)
+    saved = load(saved_to, splits[0][0][0].size)
     right = [accuracy(saved, *split) for split in splits]
-    print(
-        f"{args.data / FILE}: {right[1]:.2%} right on test images, {right[0]:.2%} on training images; {seconds:.0f} s"
-    )
+    print(f"{saved_to}: {right[1]:.2%} right on test images, {right[0]:.2%} on training images; {seconds:.0f} s")
     return 0
 
 

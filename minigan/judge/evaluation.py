@@ -8,9 +8,10 @@ from typing import Any
 import numpy
 
 from .. import backend
-from ..data import DataError, load_images
+from ..data import DataError
 from ..nn import MLP
 from ..tensor import Tensor, no_grad
+from ..tools.datasets import beside, load_images
 from . import metrics
 from .classifier import FILE, Look, load, look
 
@@ -36,21 +37,25 @@ FIGURES = {
 
 
 class Judge:
-    """Judges samples by the classifier and the images in ``folder``, with its test images as what is real.
+    """Judges samples by the classifier and the images of ``source``, with its test images as what is real.
 
-    Raises DataError where images or classifier are missing, damaged, or not of each other.
+    ``size`` is what pictures are brought to, and ``train`` may be the training images, where they are at hand. Raises
+    DataError where images or classifier are missing, damaged, or not of each other.
     """
 
-    def __init__(self, folder: Path) -> None:
-        train, test = (load_images(folder, split) for split in ("train", "t10k"))
+    def __init__(self, source: Path, size: int | None = None, train: numpy.ndarray | None = None) -> None:
+        train = load_images(source, "train", size) if train is None else train
+        test, path = load_images(source, "t10k", size), beside(source, FILE)
         if train.shape[1:] != test.shape[1:]:
-            raise DataError(f"{folder}: its test images have another size than its training images")
+            raise DataError(f"{source}: its test images have another size than its training images")
         if min(len(train), len(test)) < FEWEST:
-            raise DataError(f"{folder}: to judge samples takes {FEWEST} training and test images; remove {FILE} there")
+            raise DataError(
+                f"{source}: to judge samples takes {FEWEST} training and test images; remove {path.name} there"
+            )
         self.train, self.test = _rows(train), _rows(test)[:SAMPLES]
-        self.classifier = load(folder / FILE, self.train.shape[1])
+        self.classifier = load(path, self.train.shape[1])
         if not self._test_features.std(axis=0).any():
-            raise DataError(f"{folder / FILE}: sees no difference between the test images; remove it, or make it anew")
+            raise DataError(f"{path}: sees no difference between the test images; remove it, or make it anew")
 
     @cached_property
     def real(self) -> dict[str, float]:

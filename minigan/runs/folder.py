@@ -26,6 +26,7 @@ class Folder:
         self.curves = path / "curves.csv"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
+        self.newest = path / "newest.js"  # says to a page that is open how far the run is
         self.samples = path / "samples"
         self.generated = path / "generated.npy"
 
@@ -65,12 +66,12 @@ class Folder:
                 if path.exists():
                     raise InputError(f"--out {self.path} holds a {path.name} that is not a run's; name another folder")
 
-    def data(self) -> Path:
-        """The folder of images that its run was trained on. Raises DataError."""
+    def data(self) -> tuple[Path, int | None]:
+        """The images that its run was trained on, and the size that pictures were brought to. Raises DataError."""
         settings = self._settings()
         if settings is None:
             raise DataError(f"{self.settings} does not say what the run was trained on; give --data")
-        return Path(settings["data"])
+        return Path(settings["data"]), settings.get("size") if COUNT.allows(settings.get("size")) else None
 
     def threads(self) -> int | None:
         """How many its run was trained with, if that can be known."""

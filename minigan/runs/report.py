@@ -21,6 +21,7 @@ from ..tools.files import replacing
 from ..training import generate
 from .checkpoint import Checkpoint
 from .folder import Folder
+from .playing import newest, section
 from .run import SLOPE_NAMES, draw
 
 COLUMNS = 10  # of every grid of samples
@@ -101,6 +102,7 @@ def report(folder: Folder, checkpoint: Checkpoint, judge: Judge | None) -> None:
         return folder.picture(name)
 
     parts = [
+        section(generator, settings, checkpoint.shape, checkpoint.iteration),
         picture("Samples", folder.grid(snapshots[-1][0]), SAMPLES),
         picture("Over time", folder.picture("progress.png"), PROGRESS, "wide"),
         picture("As they grew", folder.picture("animation.gif"), ANIMATION, "plain"),
@@ -120,6 +122,8 @@ def report(folder: Folder, checkpoint: Checkpoint, judge: Judge | None) -> None:
         table("Settings", "", [("setting", "value"), *values]),
     ]
     write(folder.report, summary(checkpoint), parts)
+    with replacing(folder.newest) as part:
+        part.write_text(newest(checkpoint.iteration), encoding="ascii")
 
 
 def interpolations(generator: MLP, settings: Settings, rows: int = 6) -> numpy.ndarray:

@@ -1,0 +1,139 @@
+"""Images of one's own: besides folders of IDX files, arrays in .npy or .npz files, and folders of pictures.
+
+A source has a split "train", and if it can be judged by, a split "t10k" of test images:
+
+- a folder of IDX files, as MNIST's;
+- an .npy file: an array (n, height, width), uint8 or floats in [0, 1]; or with colours, (n, height, width, 3), or with
+  rows of square images, (n, side * side). Training images only;
+- an .npz file of such arrays: ``train_images``, ``test_images``, ``train_labels``, ``test_labels`` (MedMNIST's names),
+  or else its first array;
+- a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cut to a square and brought to a
+  size. Folders ``train`` and ``test`` in it are the splits, and folders inside of these, or of it, the classes.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from .. import data
+from ..data import DataError, reading
+
+SIZE = 28
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
+MOST = 50_000_000  # pixels of a picture
+NAMES = {"train": "train", "t10k": "test"}  # of the splits, outside of IDX files
+GRAY = numpy.array([299, 587, 114]) / 1000  # of red, green, blue: ITU-R BT.601, as Pillow's
+
+
+def load_images(source: Path, split: str = "train", size: int | None = None) -> numpy.ndarray:
+    """The images of a split: (n, height, width), uint8; pictures are brought to ``size`` (28 if None) each way.
+
+    Raises DataError where there are none, or where they are damaged or not of the kinds above; single pictures that
+    cannot be read are left out, and named on standard error.
+    """
+    if source.suffix in (".npy", ".npz"):
+        if size:
+            raise DataError(f"{source}: is an array; a size can be chosen for folders of pictures")
+        return _gray(source, _array(source, f"{NAMES[split]}_images", first=split == "train"))
+    if not has_pictures(source):
+        if size:
+            raise DataError(f"{source}: a size can be chosen for folders of pictures, and there are none")
+        return data.load_images(source, split)
+    images, bad = [], []
+    paths = _paths(source, split)
+    for path in tqdm(paths, desc=f"{split} pictures", unit="", disable=None, leave=False):
+        try:
+            images.append(_picture(path, size or SIZE))
+        except Exception:  # whatever a parser makes of other bytes
+            bad.append(path)
+    if not images:
+        raise DataError(f"{source}: none of its {len(paths)} {NAMES[split]} pictures can be read")
+    if bad:
+        named = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        tqdm.write(f"{len(bad)} of {len(paths)} pictures cannot be read and are left out: {named}", file=sys.stderr)
+    return numpy.stack(images)
+
+
+def load_labels(source: Path, split: str = "train") -> numpy.ndarray:
+    """The classes of those images: (n,), uint8. Raises DataError."""
+    if source.suffix in (".npy", ".npz"):
+        labels = _array(source, f"{NAMES[split]}_labels")
+        if labels.size != len(labels) or labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 256:
+            raise DataError(f"{source}: expected labels (n,) from 0 to 255, got {labels.dtype} {labels.shape}")
+        return labels.reshape(-1).astype("uint8")
+    if not has_pictures(source):
+        return data.load_labels(source, split)
+    folders = [path.parent.relative_to(_root(source, split)) for path in _paths(source, split) if _readable(path)]
+    classes = sorted(set(folders))
+    if len(classes) < 2 or len(classes) > 256:
+        raise DataError(f"{source}: expected 2 to 256 folders of pictures, one for each class, got {len(classes)}")
+    return numpy.array([classes.index(folder) for folder in folders], "uint8")
+
+
+def beside(source: Path, name: str) -> Path:
+    """Where a file that belongs to a source lies: in its folder, or beside its file."""
+    return source.with_name(f"{source.stem}.{name}") if source.suffix in (".npy", ".npz") else source / name
+
+
+def has_pictures(source: Path) -> bool:
+    return not any(source.glob("*-ubyte*")) and any(_is_picture(p) for p in source.rglob("*"))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def _root(source: Path, split: str) -> Path:
+    divided = (source / "train").is_dir() and (source / "test").is_dir()
+    if split != "train" and not divided:
+        raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
+    return source / NAMES[split] if divided else source
+
+
+def _paths(source: Path, split: str) -> list[Path]:
+    return sorted(filter(_is_picture, _root(source, split).rglob("*")), key=lambda path: (path.name, path))
+
+
+def _picture(path: Path, size: int) -> numpy.ndarray:
+    with reading(path, "a picture"), Image.open(path) as picture:
+        if math.prod(picture.size) > MOST:
+            raise DataError(f"{path}: has more than {MOST:,} pixels")
+        gray = picture.convert("L")
+        return numpy.asarray(gray if gray.size == (size, size) else ImageOps.fit(gray, (size, size)))
+
+
+def _readable(path: Path) -> bool:
+    try:
+        _picture(path, 1)
+    except Exception:
+        return False
+    return True
+
+
+def _array(source: Path, name: str, first: bool = False) -> numpy.ndarray:
+    with reading(source, "a file of arrays"):
+        held = numpy.load(source, allow_pickle=False)
+        if isinstance(held, numpy.ndarray):
+            held = {"train_images": held}
+        if name not in held and not (first and len(held)):
+            raise DataError(f"{source}: expected an array {name} in it")
+        return held[name] if name in held else held[next(iter(held))]
+
+
+def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
+    side = math.isqrt(x.shape[1]) if x.ndim == 2 else 0
+    if side and side**2 == x.shape[1]:
+        x = x.reshape(-1, side, side)
+    colours = x.ndim == 4 and x.shape[3] == 3
+    if not (x.ndim == 3 or colours) or 0 in x.shape:
+        raise DataError(f"{source}: expected images (n, height, width), got {x.shape}")
+    if x.dtype.kind == "f" and 0 <= x.min() <= x.max() <= 1:
+        x = x * 255
+    elif x.dtype != numpy.uint8:
+        raise DataError(f"{source}: expected uint8, or floats from 0 to 1, got {x.dtype} from {x.min()} to {x.max()}")
+    x = x @ GRAY if colours else x
+    return numpy.ascontiguousarray(x.round().astype("uint8"))
