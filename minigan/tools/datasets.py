@@ -115,8 +115,8 @@ def _readable(path: Path) -> bool:
 
 
 def _array(source: Path, name: str, first: bool = False) -> numpy.ndarray:
-    with reading(source, "a file of arrays"):
-        held = numpy.load(source, allow_pickle=False)
+    with reading(source, "a file of arrays"), open(source, "rb") as file:
+        held = numpy.load(file, allow_pickle=False)
         if isinstance(held, numpy.ndarray):
             held = {"train_images": held}
         if name not in held and not (first and len(held)):

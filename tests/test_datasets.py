@@ -1,0 +1,169 @@
+"""Images of one's own: arrays and folders of pictures, whole and damaged."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minigan.data import DataError
+from minigan.judge import classifier
+from minigan.runs import checkpoint
+from minigan.tools.datasets import load_images, load_labels
+from tests.running import TINY, fails, run
+
+X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8")
+Y = np.arange(40, dtype="uint8") % 3
+
+
+def pictures(folder, images, labels=None):
+    for i, image in enumerate(images):
+        inside = folder if labels is None else folder / f"class{labels[i]}"
+        inside.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(inside / f"{i:04d}.png")
+    return folder
+
+
+def test_arrays(tmp_path):
+    for name, array, expected in (
+        ("bytes", X, X),
+        ("floats", X / 255, X),
+        ("floats32", (X / 255).astype("float32"), X),
+        ("rows", X[:, :5].reshape(40, 25), X[:, :5]),
+        ("colours", np.repeat(X[..., None], 3, axis=3), X),
+        ("fortran", np.asfortranarray(X), X),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        np.savez_compressed(tmp_path / f"{name}.npz", array)
+        for kind in ("npy", "npz"):
+            found = load_images(tmp_path / f"{name}.{kind}")
+            assert found.dtype == "uint8" and found.flags.c_contiguous
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_an_archive_with_test_images_and_labels(tmp_path):
+    path = tmp_path / "medical.npz"
+    np.savez(
+        path, val_images=X[:1], train_images=X, test_images=X[:9], train_labels=Y[:, None], test_labels=Y[:9, None]
+    )
+    assert (load_images(path) == X).all() and (load_images(path, "t10k") == X[:9]).all()
+    assert (load_labels(path) == Y).all() and (load_labels(path, "t10k") == Y[:9]).all()
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (X.astype("int64"), "expected uint8, or floats from 0 to 1, got int64"),
+        (X / 100, "expected uint8, or floats from 0 to 1, got float64 from 0.0 to 2.55"),
+        (np.full((2, 3, 3), np.nan), "expected uint8, or floats from 0 to 1, got float64 from nan"),
+        (X[:, :, :, None], r"expected images \(n, height, width\), got \(40, 6, 5, 1\)"),
+        (X[:0], r"got \(0, 6, 5\)"),
+        (X.reshape(40, 30), r"got \(40, 30\)"),
+        (np.array("text"), r"got \(\)"),
+        (np.array([{}], dtype=object), "not a file of arrays, or a damaged one"),
+    ],
+)
+def test_arrays_that_are_no_images(array, message, tmp_path):
+    np.save(tmp_path / "images.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=rf"images\.npy: .*{message}"):
+        load_images(tmp_path / "images.npy")
+
+
+def test_damaged_archives(tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez(path, train_images=X)
+    good = path.read_bytes()
+    with pytest.raises(DataError, match="expected an array test_images in it"):
+        load_images(path, "t10k")
+    for bad in (b"", good[:-30], b"PK\x03\x04" + bytes(50), good.replace(b"(40, 6, 5)", b"(99, 6, 5)")):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=r"images\.npz: "):
+            load_images(path)
+    with pytest.raises(DataError, match=r"nowhere\.npy: No such file"):
+        load_images(tmp_path / "nowhere.npy")
+
+
+def test_pictures_are_made_gray_and_square(tmp_path):
+    colour = np.zeros((30, 60, 3), "uint8")
+    colour[:, 15:45] = 255, 0, 0  # the middle, which is what is cut out
+    Image.fromarray(colour).save(tmp_path / "b.jpg", quality=100)
+    Image.fromarray(X[0]).save(tmp_path / "a.png")
+    images = load_images(tmp_path, size=8)
+    assert images.shape == (2, 8, 8) and abs(int(images[1].mean()) - 76) < 3
+    assert load_images(tmp_path).shape == (2, 28, 28)
+
+
+def test_pictures_of_the_size_are_kept_as_they_are(tmp_path):
+    pictures(tmp_path, X[:, :5], Y)  # in the order of their names, whatever their classes
+    assert (load_images(tmp_path, size=5) == X[:, :5]).all() and (load_labels(tmp_path) == Y).all()
+    with pytest.raises(DataError, match="expected folders train and test in it"):
+        load_images(tmp_path, "t10k")
+
+
+def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
+    pictures(tmp_path, X[:, :5], Y)
+    bad = sorted(tmp_path.rglob("*.png"), key=lambda p: p.name)[3]
+    bad.write_bytes(bad.read_bytes()[:40])
+    (tmp_path / "class1" / "0100.gif").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("no picture")
+    kept = [i for i in range(40) if i != 3]
+    assert (load_images(tmp_path, size=5) == X[kept, :5]).all()
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"2 of 41 pictures cannot be read and are left out: {bad}, " in line
+    assert (load_labels(tmp_path) == Y[kept]).all()
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of its 41 train pictures can be read"):
+        load_images(tmp_path)
+
+
+def test_one_class_is_none(tmp_path):
+    pictures(tmp_path, X)
+    with pytest.raises(DataError, match="expected 2 to 256 folders of pictures, one for each class, got 1"):
+        load_labels(tmp_path)
+
+
+def test_pictures_train_and_are_judged_as_the_same_idx_files(tmp_path, judged, capsys):
+    folder = tmp_path / "pictures"
+    for split, name in (("train", "train"), ("t10k", "test")):
+        images = np.ascontiguousarray(load_images(judged, split)[:, :5])
+        pictures(folder / name, images, load_labels(judged, split))
+    assert classifier.main(["--data", str(folder), "--size", "5"]) == 0
+    given = [*TINY, "--evaluate-every", 6]
+    run(*given, "--data", folder, "--size", 5, "--out", tmp_path / "a")
+    array = tmp_path / "images.npz"
+    sets = {
+        f"{name}_{what}": f(folder, split, *more)
+        for split, name in (("train", "train"), ("t10k", "test"))
+        for what, f, more in (("images", load_images, (5,)), ("labels", load_labels, ()))
+    }
+    np.savez(array, **sets)
+    assert classifier.main(["--data", str(array)]) == 0
+    run(*given, "--data", array, "--out", tmp_path / "b")
+    a, b = (checkpoint.load(tmp_path / name) for name in "ab")
+    assert all((a.arrays[name] == b.arrays[name]).all() for name in a.arrays)
+    assert {**a.evaluations[0], "seconds": 0} == {**b.evaluations[0], "seconds": 0}
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["size"] == 5
+
+    for flags in (["--resume", "--iterations", 8], ["--evaluate"], ["--report"]):
+        assert run(*flags, "--out", tmp_path / "a") == 0  # it knows the size
+    capsys.readouterr()
+    assert "a size can be chosen for folders of pictures" in fails(capsys, *TINY, "--data", array, "--size", 5)
+
+
+def test_a_run_in_python(tmp_path, images):
+    run(*TINY, "--data", images, "--out", tmp_path / "out")
+    held = checkpoint.load(str(tmp_path / "out"))
+    noise = np.random.default_rng(0).standard_normal((3, 32))
+    samples = held.samples(noise)
+    assert samples.shape == (3, 6, 5) and samples.dtype == "float32" and 0 <= samples.min() <= samples.max() <= 1
+    scores = held.scores(load_images(images))
+    assert scores.shape == (40,) and scores.dtype == "float32"
+    model = held.model(load_images(images))
+    for _ in range(6):
+        model.iteration()
+    run("--resume", "--out", tmp_path / "out", "--iterations", 12)
+    again = checkpoint.load(tmp_path / "out").model(load_images(images))
+    assert all((again.state()[name].data == x.data).all() for name, x in model.state().items() if name != "schedule")
+    with pytest.raises(ValueError, match=r"images \(n, 6, 5\)"):
+        held.model(X[:, :5])
