@@ -138,14 +138,15 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
             folder.refuse_a_new_run()  # another one may have begun meanwhile
         about = {"device": args.device, "threads": threads, "data": str(data.resolve()), "size": size}
         run = Run(folder, model, shape, crc, about, judge, checkpoint)
-        status, crowding = 0, Crowding(threads)
+        status, stopped, crowding = 0, False, Crowding(threads)
         with tqdm(total=settings.iterations, initial=model.iterations, unit="it", disable=None) as bar:
             try:
                 if model.iterations in (0, settings.iterations):
                     run.keep(last=model.iterations > 0)
-                while model.iterations < settings.iterations and not asked:
+                while model.iterations < settings.iterations and not stopped:
                     run.history.add(model.iteration())
-                    row = run.keep(stopped=bool(asked), last=model.iterations == settings.iterations)
+                    stopped = bool(asked)
+                    row = run.keep(stopped, last=model.iterations == settings.iterations)
                     if row:
                         iteration, l1, slope, seconds = row
                         bar.set_postfix_str(f"L1 {l1:.3f}, {SLOPE_NAMES[settings.slope]} {slope:.3f}", refresh=False)
@@ -155,7 +156,7 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
                         with run.watch.stopped():  # to be looked at meanwhile
                             report(folder, run.checkpoint(), judge)
                     bar.update()
-                if asked:
+                if stopped:
                     status = 128 + asked[0]
             except Diverged as error:
                 status = cli.FAILED
@@ -168,7 +169,7 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
         if status == 0 and (line := collapse(checkpoint)):
             tell(line)
             status = cli.FAILED
-        print(f"{'interrupted after ' if asked else ''}{summary(checkpoint)}: see {folder.report}")
+        print(f"{'interrupted after ' if stopped else ''}{summary(checkpoint)}: see {folder.report}")
     return status
 
 

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import shutil
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import hypothesis
 import matplotlib.image
@@ -22,12 +24,20 @@ from tests.running import TINY, fails, files, run
 from tests.test_data import idx
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8")
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(pixels.shape, pixels.tobytes()))
+    run(*TINY, "--data", folder, "--out", folder / "out")
+    return folder / "out"
+
+
 @pytest.fixture
-def trained(tmp_path, images, capsys):
+def trained(tmp_path, trained_once, capsys):
     """The folder of a run."""
-    run(*TINY, "--data", images, "--out", tmp_path / "out")
     capsys.readouterr()
-    return tmp_path / "out"
+    return Path(shutil.copytree(trained_once, tmp_path / "out"))
 
 
 def rewrite(path, arrays):
@@ -166,7 +176,7 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path, trained, images, capsys):
 def test_json_of_great_depth(trained, judged, capsys):
     (trained / "evaluation.json").write_text("[" * 10**6)
     capsys.readouterr()
-    message = fails(capsys, "--evaluate", "--out", trained)
+    message = fails(capsys, "--evaluate", "--data", judged, "--out", trained)
     assert "evaluation.json: not what an evaluation writes; move it away" in message
     (trained / "settings.json").write_text("[" * 10**6)
     assert "settings.json does not say" in fails(capsys, "--evaluate", "--out", trained)

@@ -21,12 +21,11 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def out(tmp_path, monkeypatch):
-    """A folder with a run in ``out`` that has come as far as a default run does."""
+    """A folder with a run in ``out``."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "train-images-idx3-ubyte.gz").symlink_to(MNIST / "train-images-idx3-ubyte.gz")
-    run = [*running.TINY, "--iterations", 12_000, "--sample-every", 12_000, "--batch-size", 1, "--critic-steps", 1]
-    running.run(*run, "--data", data, "--out", tmp_path / "out")
+    running.run(*running.TINY, "--data", data, "--out", tmp_path / "out")
     monkeypatch.chdir(tmp_path)
 
 

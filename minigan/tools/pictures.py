@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
-from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.ticker import NullFormatter
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from .files import replacing
 
@@ -78,16 +78,21 @@ def _moment(axes: Axes, iteration: int, images: numpy.ndarray) -> None:
 
 
 def save_animation(path: Path, snapshots: Sequence[Snapshot]) -> None:
-    """The samples at up to a hundred moments, one after the other, as a GIF that rests on the last."""
-    figure = Figure(figsize=(3, 3.2), dpi=110)
-    axes = figure.add_axes((0, 0, 1, 0.93))
-    writer = PillowWriter(fps=4)
-    frames = _evenly(snapshots, FRAMES)
-    with replacing(path) as part, writer.saving(figure, part, figure.dpi):
-        for snapshot in [*frames, *7 * frames[-1:]]:
-            axes.clear()
-            _moment(axes, *snapshot)
-            writer.grab_frame()
+    """The samples at up to a hundred moments, iterations above, as a GIF that rests on the last."""
+    font = ImageFont.truetype(findfont("DejaVu Sans"), 14)
+    frames = []
+    for iteration, images in _evenly(snapshots, FRAMES):
+        side = panel_side(images.shape[1:])
+        picture = Image.fromarray(tile(images[: side**2], columns=side))
+        scale = max(1, 400 // picture.width)
+        picture = picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
+        frame = Image.new("L", (picture.width, picture.height + 24), 255)
+        frame.paste(picture, (0, 24))
+        ImageDraw.Draw(frame).text((frame.width / 2, 12), f"{iteration:,}", fill=0, font=font, anchor="mm")
+        frames.append(frame)
+    milliseconds = [*[250] * (len(frames) - 1), 2000]
+    with replacing(path) as part:
+        frames[0].save(part, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 def save_curves(
