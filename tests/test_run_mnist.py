@@ -1,9 +1,6 @@
 """The command line: what a run leaves, and how it ends when something is wrong."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +14,7 @@ from minigan.runs import checkpoint
 from minigan.runs.run import Stopwatch
 from minigan.tools.files import replacing
 from minigan.training import WGANGP
-from tests.running import ROOT, TINY, fails, files, rows, run
+from tests.running import TINY, fails, files, rows, run
 
 
 def test_what_a_run_leaves(tmp_path, images, capsys):
@@ -365,24 +362,6 @@ def test_a_learning_rate_that_diverges_ends_in_one_line(tmp_path, images, capsys
     assert run(*TINY, "--data", images, "--out", tmp_path, "--learning-rate", "1e30") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "training diverged: " in error and "keeps iteration 0" in error
-
-
-def test_ctrl_c_saves_everything(tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, ROOT / "run_mnist.py", "--out", out, "--iterations", "1000000", "--batch-size", "4"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not ((out / "curves.csv").exists() and len(rows(out)) > 1):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and stderr == ""
-    assert stdout.count("\n") == 1 and stdout.startswith("interrupted after ") and str(out) in stdout
-    last = int(rows(out)[-1][0])
-    assert checkpoint.load(out / "checkpoint.npz").iteration == last
-    assert (out / "samples" / f"{last:07d}.png").exists() and (out / "progress.png").exists()
 
 
 def test_a_stopped_watch_stands_still(monkeypatch):
