@@ -103,6 +103,7 @@ def test_the_command_line(tmp_path, capsys):
     [
         (["mnist"], "unknown section 'mnist': expected one of interview, divergences, order"),
         (["--scale", "0"], "argument --scale: expected a number above 0 and below 1000, got '0'"),
+        (["--scale", "1e18"], "argument --scale: expected a number above 0 and below 1000, got '1e18'"),
         (["order", "--out", "/proc/out"], "--out /proc/out: "),
     ],
 )

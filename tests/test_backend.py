@@ -17,6 +17,7 @@ from minigan import backend
 from minigan.article import toys
 from minigan.article.sections import SECTIONS
 from minigan.data import sampler
+from minigan.runs.checkpoint import Checkpoint
 from minigan.settings import Settings
 from minigan.training import WGANGP, History
 from tests.cases import CASES, cases
@@ -118,6 +119,32 @@ def test_every_section_of_the_article_stays_on_the_device(monkeypatch, tmp_path,
     )  # to render it takes longest
     SECTIONS[name](tmp_path / "picture.png", 0.001)
     assert drawn
+
+
+def test_a_checkpoint_goes_on_on_the_other_device_and_back(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 2), dtype="uint8")
+    settings = Settings(batch_size=4, critic=(5,), generator=(5,), noise_dim=3)
+
+    def checkpoint(model, rng):
+        arrays = {name: backend.to_numpy(x) for name, x in model.state().items() if name != "schedule"}
+        return Checkpoint(settings, model.iterations, (3, 2), arrays, rng=rng)
+
+    def went_on(held, model):
+        before = {name: a.copy() for name, a in held.arrays.items()}
+        assert all((backend.to_numpy(model.state()[name]) == a).all() for name, a in before.items())
+        figures = backend.to_numpy(model.iteration())
+        assert np.isfinite(figures).all() and model.iterations == held.iteration + 1
+        assert any((backend.to_numpy(model.state()[name]) != a).any() for name, a in before.items())
+
+    model = WGANGP(settings, sampler(pixels), 6)
+    model.iteration()
+    held = checkpoint(model, backend.rng_state(model.rng))
+    with monkeypatch.context() as patch:
+        put_in_place(patch)
+        model = held.model(pixels, replay=False)
+        went_on(held, model)
+        held = checkpoint(model, np.arange(8, dtype="int8"))
+    went_on(held, held.model(pixels))
 
 
 def test_the_stand_in_gives_numpys_numbers(monkeypatch):

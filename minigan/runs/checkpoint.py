@@ -70,13 +70,17 @@ class Checkpoint:
     def model(self, images: numpy.ndarray, replay: bool = True) -> WGANGP:
         """The model as it was, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
 
-        Raises ValueError for images of another size, and for a checkpoint that is not to be trained on.
+        On another kind of device than before it goes on with other random numbers, since each has its own. Raises
+        ValueError for images of another size, and for a checkpoint that is not to be trained on.
         """
         if images.shape[1:] != self.shape or self.rng is None:
             raise ValueError(f"expected a resumable run and images (n, {self.shape[0]}, {self.shape[1]})")
         model = WGANGP(self.settings, sampler(images), self.shape[0] * self.shape[1], replay)
         model.restore(self.arrays, self.iteration)
-        backend.set_rng_state(model.rng, self.rng)
+        if isinstance(self.rng, dict) == (backend.xp is numpy):
+            backend.set_rng_state(model.rng, self.rng)
+        else:
+            model.rng = backend.default_rng(self.settings.seed + self.iteration)
         return model
 
 
