@@ -1,10 +1,13 @@
 """Folders of small images that several files of tests train on."""
 
+import hypothesis
 import numpy as np
 import pytest
 
 from minigan.judge import classifier
 from tests.test_data import idx
+
+hypothesis.settings.register_profile("long", max_examples=10_000)  # --hypothesis-profile=long
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import minigan as mg
 from minigan import ops
 from tests.checking import check_derivatives
 
-hypothesis.settings.register_profile("long", max_examples=10_000)
-
 ELEMENTWISE = (
     ops.tanh,
     ops.sigmoid,
