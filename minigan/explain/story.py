@@ -69,17 +69,19 @@ class Story:
         for name, x in names.items():
             if isinstance(x, Tensor):
                 symbols.setdefault(id(self.itself(x)), name)
+        gradients = {id(v.gradient) for s in self.sweeps for v in s.visits}
+        unnamed = [x for x in self.tensors if id(x) not in symbols.keys() | gradients]
+        symbols |= {id(x): f"t{n}" for n, x in enumerate(unnamed, 1)}
         for sweep in self.sweeps:
-            output = symbols.get(id(sweep.visits[0].node), "?") if sweep.visits else ""
+            output = symbols[id(sweep.visits[0].node)] if sweep.visits else ""
             for visit in sweep.visits:
-                name = symbols.get(id(visit.node))
+                name = symbols[id(visit.node)]
                 if visit is sweep.visits[0]:
                     symbols.setdefault(id(visit.gradient), "1")
-                elif name:
+                else:
                     bar = len(name) == 1 and sweep is self.sweeps[0]
                     symbols.setdefault(id(visit.gradient), name + BAR if bar else f"\u2202{output}/\u2202{name}")
-        unnamed = [x for x in self.tensors if id(x) not in symbols]
-        return symbols | {id(x): f"t{n}" for n, x in enumerate(unnamed, 1)}
+        return symbols
 
     def _stages(self) -> list[Stage]:
         left, stages = self.tensors, []
@@ -151,7 +153,9 @@ class Story:
         for n, visit in enumerate(sweep.visits, 1):
             node = self.symbol(visit.node) + (", again" if self.again(visit) else "")
             asked = [f"{self.symbol(c.operand)}: {c.source}{self.numbers.get(id(c), '')}" for c in visit.calls]
-            asked = asked or ["(an input, and all its uses are in)"]
+            uses = [c for v in sweep.visits for c in v.calls if c.operand is visit.node and len(parts_of(c.result)) > 1]
+            joined = ": their products are formed as one" if len(uses) > 1 else ""
+            asked = asked or [f"(an input, and all its uses are in{joined})"]
             rows.append((str(n), node, self.symbol(visit.gradient), value(visit.gradient), asked[0]))
             rows += [("", "", "", "", another) for another in asked[1:]]
         rows += [("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in sweep.missed]
