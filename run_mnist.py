@@ -29,7 +29,7 @@ from minigan.runs.run import SLOPE_NAMES, Run, draw, evaluate
 from minigan.settings import COUNT, NAMES, NUMBERS, PRESETS, Settings
 from minigan.tools import cli, pictures
 from minigan.tools.cli import InputError, number, path, text
-from minigan.tools.datasets import beside, load_images
+from minigan.tools.datasets import SIZES, beside, has_pictures, load_images
 from minigan.tools.files import replacing, write_json
 from minigan.tools.processor import Crowding, threads_for, use_threads
 from minigan.training import WGANGP, Diverged
@@ -50,7 +50,7 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
     add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
     add("--data", type=path, metavar="DATA", help="folder of IDX files or of pictures, or .npy or .npz file [MNIST]")
-    add("--size", type=number(COUNT), metavar="N", help="pixels each way that pictures are brought to [28]")
+    add("--size", type=number(SIZES), metavar="N", help="pixels each way that pictures are brought to [28]")
     add("--out", type=path, default=Path("out"), metavar="DIR", help="folder for all that the run leaves [out]")
     instead = parser.add_mutually_exclusive_group().add_argument
     instead("--resume", action="store_true", help="go on with the run in --out, from its checkpoint")
@@ -117,6 +117,8 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
         except ValueError as error:
             raise InputError(str(error)) from None
     data, size = source(args, folder if args.resume else None)
+    if has_pictures(data) and args.out.resolve().is_relative_to(data.resolve()):
+        raise InputError(f"--out {args.out} lies in --data {data}, which would then hold the run's own pictures")
     images = load_images(data, size=size)
     shape, crc = images.shape[1:], zlib.crc32(images)
     if checkpoint and (shape, crc) != (checkpoint.shape, checkpoint.images):
@@ -192,8 +194,9 @@ def settings_to_resume(folder: Folder, checkpoint: Checkpoint, given: dict[str, 
 
 def source(args: argparse.Namespace, folder: Folder | None) -> tuple[Path, int | None]:
     """The images that were asked for, and the size of pictures; or those of the run in ``folder``, or MNIST."""
-    data, size = (MNIST, None) if args.data or not folder else folder.data()
-    return args.data or data, args.size or size
+    if not folder or (args.data and not has_pictures(args.data)):
+        return args.data or MNIST, args.size
+    return args.data or folder.data(), args.size or folder.size()
 
 
 def judge_by(data: Path, size: int | None, images: numpy.ndarray | None = None) -> Judge | None:

@@ -22,11 +22,12 @@ def images(tmp_path):
 
 @pytest.fixture
 def judged(images):
-    """The same folder with test images, labels and a classifier."""
+    """The same folder with more images, test images, labels and a classifier."""
     rng = np.random.default_rng(1)
     for name, array in {
+        "train-images-idx3-ubyte": rng.integers(0, 256, (120, 6, 5), dtype="uint8"),
         "t10k-images-idx3-ubyte": rng.integers(0, 256, (30, 6, 5), dtype="uint8"),
-        "train-labels-idx1-ubyte": rng.integers(0, 3, 40, dtype="uint8"),
+        "train-labels-idx1-ubyte": rng.integers(0, 3, 120, dtype="uint8"),
         "t10k-labels-idx1-ubyte": rng.integers(0, 3, 30, dtype="uint8"),
     }.items():
         (images / name).write_bytes(idx(array.shape, array.tobytes()))

@@ -1,6 +1,7 @@
 """Images of one's own: arrays and folders of pictures, whole and damaged."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_an_archive_with_test_images_and_labels(tmp_path):
         (X[:0], r"got \(0, 6, 5\)"),
         (X.reshape(40, 30), r"got \(40, 30\)"),
         (np.array("text"), r"got \(\)"),
+        (np.zeros((4, 6, 6), [("a", "u1")]), r"expected uint8, or floats from 0 to 1, got \[\('a', 'u1'\)\]$"),
         (np.array([{}], dtype=object), "not a file of arrays, or a damaged one"),
     ],
 )
@@ -81,6 +83,14 @@ def test_damaged_archives(tmp_path):
             load_images(path)
     with pytest.raises(DataError, match=r"nowhere\.npy: No such file"):
         load_images(tmp_path / "nowhere.npy")
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    for name in ("readme.txt", "train_images", "train_images.npy"):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+            file.writestr(name, "hello")
+        with pytest.raises(DataError, match=r"x\.npz: not a file of arrays, or a damaged one"):
+            load_images(tmp_path / "x.npz")
 
 
 def test_pictures_are_made_gray_and_square(tmp_path):
@@ -115,6 +125,45 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of its 41 train pictures can be read"):
         load_images(tmp_path)
+
+
+def test_pictures_of_other_kinds_look_as_they_do_elsewhere(tmp_path):
+    ramp = np.arange(36, dtype="uint16").reshape(6, 6) * (65535 // 35)
+    Image.fromarray(ramp).save(tmp_path / "a16bit.png")
+    Image.fromarray((ramp / 65535).astype("float32")).save(tmp_path / "bfloat.tiff")
+    Image.fromarray(np.dstack([np.zeros((6, 6, 3), "uint8"), (ramp // 257).astype("uint8")])).save(tmp_path / "c.png")
+    turned = Image.fromarray((ramp // 257).astype("uint8"))
+    exif = turned.getexif()
+    exif[0x0112] = 3  # upside down
+    turned.save(tmp_path / "d.png", exif=exif)
+    a, b, c, d = load_images(tmp_path, size=6).astype(int)
+    gray = ramp / 257
+    for found, expected in ((a, gray), (b, gray), (c, 255 - gray), (d, gray[::-1, ::-1])):
+        assert np.abs(found - expected).max() <= 1.5
+
+
+def test_what_does_not_fit_a_classifier(tmp_path, capsys):
+    more = {"train_images": np.repeat(X, 3, axis=0), "train_labels": np.repeat(Y, 3), "test_images": X}
+    for name, labels in (("others", Y + 1), ("none", Y[:0]), ("one", np.array(3)), ("words", np.array(["a"] * 40))):
+        np.savez(tmp_path / f"{name}.npz", **more, test_labels=labels)
+    np.savez(tmp_path / "few.npz", train_images=X, train_labels=Y, test_images=X, test_labels=Y)
+    for path in tmp_path.iterdir():
+        with pytest.raises(SystemExit):
+            classifier.main(["--data", str(path)])
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"{path}: expected " in error
+    pictures(tmp_path / "p" / "train", X, Y)
+    pictures(tmp_path / "p" / "test", X, Y + 1)
+    with pytest.raises(DataError, match="has no training pictures of the class class3"):
+        load_labels(tmp_path / "p", "t10k")
+
+
+def test_a_moved_folder_and_one_inside_of_itself(tmp_path, capsys):
+    folder = pictures(tmp_path / "before", X)
+    assert "lies in --data" in fails(capsys, *TINY, "--data", folder, "--out", folder / "out")
+    run(*TINY, "--data", folder, "--size", 5, "--out", tmp_path / "out")
+    folder.rename(tmp_path / "after")
+    assert run("--resume", "--iterations", 8, "--data", tmp_path / "after", "--out", tmp_path / "out") == 0
 
 
 def test_one_class_is_none(tmp_path):

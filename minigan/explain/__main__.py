@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     with unbroken_output():
         args = parser.parse_args(argv)
-        if args.out and args.out.suffix not in (".svg", ".png", ".html"):
+        if args.out and args.out.suffix.lower() not in (".svg", ".png", ".html"):
             parser.error(f"argument --out: expected a file .svg, .png or .html, got {str(args.out)!r}")
         with one_line_errors(parser, args):
             story = explain(penalty, args.activation, not args.no_graph)
             if args.out:
-                if args.out.suffix == ".html":
+                if args.out.suffix.lower() == ".html":
                     save_page(story, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
                 else:
                     draw(story, args.out)

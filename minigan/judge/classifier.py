@@ -18,10 +18,9 @@ from ..autodiff import grad
 from ..data import MNIST, DataError, reading
 from ..nn import MLP
 from ..optim import Adam
-from ..settings import COUNT
 from ..tensor import Tensor, no_grad
 from ..tools.cli import Parser, number, one_line_errors, path, unbroken_output
-from ..tools.datasets import beside, load_images, load_labels
+from ..tools.datasets import SIZES, beside, load_images, load_labels
 from ..tools.files import Arrays, replacing
 from .metrics import in_unit_range
 
@@ -97,9 +96,10 @@ def load(path: Path, pixels: int) -> MLP:
     Raises DataError where there is none, or a damaged one, or one of images of another size.
     """
     if not path.exists():
+        data = path.parent if path.name == FILE else "and the file that it belongs to"
         raise DataError(
             f"{path}: there is no classifier beside the data; make one with: python -m minigan.judge.classifier --data"
-            f" {path.parent}"
+            f" {data}"
         )
     with reading(path, "a classifier"), open(path, "rb") as file:
         arrays = Arrays(file, compressed=True)
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="DATA",
         help="images with labels, as of run_mnist.py; it is written there [MNIST]",
     )
-    parser.add_argument("--size", type=number(COUNT), metavar="N", help="pixels that pictures are brought to [28]")
+    parser.add_argument("--size", type=number(SIZES), metavar="N", help="pixels that pictures are brought to [28]")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="NumPy or CuPy [cpu]")
     with unbroken_output():
         args = parser.parse_args(argv)
@@ -143,6 +143,12 @@ def build(args: argparse.Namespace) -> int:
             raise DataError(f"{args.data}: holds {len(images)} images and {len(labels)} labels of them")
         if images.shape[1:] != splits[0][0].shape[1:]:
             raise DataError(f"{args.data}: its test images have another size than its training images")
+    known, asked = (set(labels.tolist()) for _, labels in splits)
+    if len(splits[0][0]) < BATCH or len(known) < 2 or asked - known:
+        raise DataError(
+            f"{args.data}: expected {BATCH} training images or more, of two classes or more, with the test images'"
+            f" among them; got {len(splits[0][0])}, of {len(known)}"
+        )
     start = time.perf_counter()
     classifier = train(*splits[0])
     seconds = time.perf_counter() - start

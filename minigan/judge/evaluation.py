@@ -54,7 +54,7 @@ class Judge:
             )
         self.train, self.test = _rows(train), _rows(test)[:SAMPLES]
         self.classifier = load(path, self.train.shape[1])
-        if not self._test_features.std(axis=0).any():
+        if not numpy.ptp(self._test_features, axis=0).any():
             raise DataError(f"{path}: sees no difference between the test images; remove it, or make it anew")
 
     @cached_property
@@ -65,7 +65,10 @@ class Judge:
     def __call__(self, samples: numpy.ndarray) -> dict[str, float]:
         """The figures for as many samples (n, pixels), float32 in [0, 1], as there are rows in ``test``."""
         figures = self._figures(samples)
-        return figures | {"units": figures["frechet"] / self.real["frechet"], "nearest": self._nearest(samples)}
+        return figures | {
+            "units": figures["frechet"] / max(self.real["frechet"], 1e-9),
+            "nearest": self._nearest(samples),
+        }
 
     def look(self, samples: numpy.ndarray) -> Look:
         return look(self.classifier, samples)

@@ -66,12 +66,17 @@ class Folder:
                 if path.exists():
                     raise InputError(f"--out {self.path} holds a {path.name} that is not a run's; name another folder")
 
-    def data(self) -> tuple[Path, int | None]:
-        """The images that its run was trained on, and the size that pictures were brought to. Raises DataError."""
+    def data(self) -> Path:
+        """The images that its run was trained on. Raises DataError."""
         settings = self._settings()
         if settings is None:
             raise DataError(f"{self.settings} does not say what the run was trained on; give --data")
-        return Path(settings["data"]), settings.get("size") if COUNT.allows(settings.get("size")) else None
+        return Path(settings["data"])
+
+    def size(self) -> int | None:
+        """What pictures were brought to, if that was said."""
+        size = (self._settings() or {}).get("size")
+        return size if COUNT.allows(size) else None
 
     def threads(self) -> int | None:
         """How many its run was trained with, if that can be known."""

@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage above it, with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ A source has a split "train", and if it can be judged by, a split "t10k" of test
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import numpy
@@ -21,8 +22,10 @@ from tqdm import tqdm
 
 from .. import data
 from ..data import DataError, reading
+from ..settings import Number
 
 SIZE = 28
+SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be brought to
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 MOST = 50_000_000  # pixels of a picture
 NAMES = {"train": "train", "t10k": "test"}  # of the splits, outside of IDX files
@@ -40,7 +43,7 @@ def load_images(source: Path, split: str = "train", size: int | None = None) -> 
             raise DataError(f"{source}: is an array; a size can be chosen for folders of pictures")
         return _gray(source, _array(source, f"{NAMES[split]}_images", first=split == "train"))
     if not has_pictures(source):
-        if size:
+        if size and source.exists():
             raise DataError(f"{source}: a size can be chosen for folders of pictures, and there are none")
         return data.load_images(source, split)
     images, bad = [], []
@@ -53,7 +56,7 @@ def load_images(source: Path, split: str = "train", size: int | None = None) -> 
     if not images:
         raise DataError(f"{source}: none of its {len(paths)} {NAMES[split]} pictures can be read")
     if bad:
-        named = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        named = ", ".join(str(path).replace("\n", " ") for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
         tqdm.write(f"{len(bad)} of {len(paths)} pictures cannot be read and are left out: {named}", file=sys.stderr)
     return numpy.stack(images)
 
@@ -62,15 +65,18 @@ def load_labels(source: Path, split: str = "train") -> numpy.ndarray:
     """The classes of those images: (n,), uint8. Raises DataError."""
     if source.suffix in (".npy", ".npz"):
         labels = _array(source, f"{NAMES[split]}_labels")
-        if labels.size != len(labels) or labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 256:
+        right = labels.dtype.kind in "iu" and labels.size and labels.shape[:1] == (labels.size,)
+        if not right or not 0 <= labels.min() <= labels.max() < 256:
             raise DataError(f"{source}: expected labels (n,) from 0 to 255, got {labels.dtype} {labels.shape}")
         return labels.reshape(-1).astype("uint8")
     if not has_pictures(source):
         return data.load_labels(source, split)
     folders = [path.parent.relative_to(_root(source, split)) for path in _paths(source, split) if _readable(path)]
-    classes = sorted(set(folders))
+    classes = sorted({path.parent.relative_to(_root(source, "train")) for path in _paths(source, "train")})
     if len(classes) < 2 or len(classes) > 256:
         raise DataError(f"{source}: expected 2 to 256 folders of pictures, one for each class, got {len(classes)}")
+    if unknown := set(folders) - set(classes):
+        raise DataError(f"{source}: has no training pictures of the class {min(unknown)}")
     return numpy.array([classes.index(folder) for folder in folders], "uint8")
 
 
@@ -99,9 +105,18 @@ def _paths(source: Path, split: str) -> list[Path]:
 
 
 def _picture(path: Path, size: int) -> numpy.ndarray:
-    with reading(path, "a picture"), Image.open(path) as picture:
+    with reading(path, "a picture"), warnings.catch_warnings(), Image.open(path) as picture:
+        warnings.simplefilter("ignore")
         if math.prod(picture.size) > MOST:
             raise DataError(f"{path}: has more than {MOST:,} pixels")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode[0] in "IF":  # 16 bits, or floats: Pillow would cut them off at 255
+            x, most = numpy.asarray(picture, "float64"), 1 if picture.mode == "F" else 65535
+            if not 0 <= x.min() <= x.max() <= most:
+                raise ValueError(f"its pixels are not from 0 to {most}")
+            picture = Image.fromarray((x * 255 / most).round().astype("uint8"))
+        if "A" in picture.getbands() or "transparency" in picture.info:  # as it is seen on white
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         gray = picture.convert("L")
         return numpy.asarray(gray if gray.size == (size, size) else ImageOps.fit(gray, (size, size)))
 
@@ -121,7 +136,10 @@ def _array(source: Path, name: str, first: bool = False) -> numpy.ndarray:
             held = {"train_images": held}
         if name not in held and not (first and len(held)):
             raise DataError(f"{source}: expected an array {name} in it")
-        return held[name] if name in held else held[next(iter(held))]
+        array = held[name] if name in held else held[next(iter(held))]
+        if not isinstance(array, numpy.ndarray):
+            raise ValueError("its first member is no array")
+        return array
 
 
 def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
@@ -134,6 +152,7 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
     if x.dtype.kind == "f" and 0 <= x.min() <= x.max() <= 1:
         x = x * 255
     elif x.dtype != numpy.uint8:
-        raise DataError(f"{source}: expected uint8, or floats from 0 to 1, got {x.dtype} from {x.min()} to {x.max()}")
+        found = f" from {x.min()} to {x.max()}" if x.dtype.kind in "iuf" else ""
+        raise DataError(f"{source}: expected uint8, or floats from 0 to 1, got {x.dtype}{found}")
     x = x @ GRAY if colours else x
     return numpy.ascontiguousarray(x.round().astype("uint8"))
