@@ -103,7 +103,9 @@ def main() -> None:
         images = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8")
         (data / "train-images-idx3-ubyte").write_bytes(idx(images.shape, images.tobytes()))
         kills(Path(folder), data, args.kills, args.seed)
-        failing_saves(Path(folder) / "whole" / "checkpoint.npz", args.step)
+        out = Path(folder) / "short"
+        assert start(*RUN, "--data", data, "--out", out, "--iterations", 6).wait() == 0
+        failing_saves(out / "checkpoint.npz", args.step)
 
 
 if __name__ == "__main__":
