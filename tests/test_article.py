@@ -65,7 +65,7 @@ def test_unconstrained(section):
 
 
 def test_constraints(section):
-    figures = section("constraints", 0.22)
+    figures = section("constraints", 0.19)
     assert len(figures) == 9
     steep = figures["none"]["slope by gradient, mean"]
     for name, row in figures.items():

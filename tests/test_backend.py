@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import minigan as mg
 from minigan import backend
-from minigan.article import toys
+from minigan.article import experiment, toys
 from minigan.article.sections import SECTIONS
 from minigan.data import sampler
 from minigan.runs.checkpoint import Checkpoint
@@ -117,6 +117,7 @@ def test_every_section_of_the_article_stays_on_the_device(monkeypatch, tmp_path,
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, path: drawn.append(path.touch())
     )  # to render it takes longest
+    monkeypatch.setattr(experiment, "FEWEST", 5)
     SECTIONS[name](tmp_path / "picture.png", 0.001)
     assert drawn
 

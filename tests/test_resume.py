@@ -47,7 +47,6 @@ def killed_at(iteration, monkeypatch, *argv):
 @pytest.mark.parametrize(
     "iteration, flags",
     [
-        (5, []),
         (8, ["--preset", "article", *TWELVE]),
         (9, ["--constraint", "spectral", "--penalty", "none", "--game", "hinge", "--no-replay"]),
         (11, ["--slope", "difference", "--decay", "linear", "--constraint", "clip", "--average", 0, "--seed", 3]),

@@ -221,7 +221,7 @@ def test_a_short_real_training(mnist):
     pixels, and every pixel drawn by itself from the real ones at its place, which has all the means and variances of
     the digits and none of their strokes.
     """
-    model = gan(Settings(), mnist)
+    model = WGANGP(Settings(), sampler(mnist), 784, replay=True)
     history = History()
     for i in range(1, 501):
         history.add(model.iteration())

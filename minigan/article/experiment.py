@@ -16,6 +16,8 @@ from ..tools.processor import threads_for, use_threads
 from ..training import WGANGP
 from .toys import Target
 
+FEWEST = 20  # iterations, however small the scale
+
 # One dimension wants a one-sided penalty: where the generator has arrived there is no slope left to have, and the
 # two-sided one would still ask for 1 and drive it away again.
 LINE = Settings(
@@ -23,6 +25,7 @@ LINE = Settings(
     batch_size=256,
     critic_steps=5,
     learning_rate=2e-3,
+    betas=(0.5, 0.9),
     decay="linear",
     penalty="one-sided-squared",
     critic=(32, 32),
@@ -48,7 +51,7 @@ PLANE = replace(
 
 def scaled(settings: Settings, scale: float) -> Settings:
     """The same settings with ``scale`` times the iterations."""
-    return replace(settings, iterations=max(20, round(settings.iterations * scale)))
+    return replace(settings, iterations=max(FEWEST, round(settings.iterations * scale)))
 
 
 @dataclass
