@@ -30,7 +30,7 @@ def section(tmp_path):
 
 
 def test_interview(section):
-    figures = section("interview", 0.6)
+    figures = section("interview", 0.5)
     for name in ("normal", "bimodal"):
         assert figures[f"error of the map, {name}"] < 0.25
         assert figures[f"distance, {name}"] < 0.25
