@@ -131,6 +131,14 @@ def crowd(rounds: int) -> None:
 def growth(device: str, rounds: int, picture: Path) -> None:
     """Milliseconds an iteration over batch size and width, and memory over 20,000 iterations."""
     base = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), steps=1)
+    iteration, _ = build_minigan(replace(base, critic=(16,), generator=(16,), batch=8), device)
+    memory = {}
+    for i in range(1, 20_001):
+        iteration()
+        if i in (1_000, 5_000, 10_000, 20_000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory[i] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+            print(f"after {i:,} iterations: {memory[i]:.1f} MiB")
     panels = []
     for what, values in (("batch size", (32, 64, 128, 256, 512, 1024)), ("width", (128, 256, 512, 1024, 2048))):
         took = {}
@@ -140,14 +148,6 @@ def growth(device: str, rounds: int, picture: Path) -> None:
             print(f"{what} {n}: {took[n]['minigan']:.2f} ms, the floor {took[n]['floor']:.2f}")
         curves = {name: (list(took), [t[name] for t in took.values()]) for name in ("minigan", "floor")}
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
-    iteration, _ = build_minigan(replace(base, critic=(16,), generator=(16,), batch=8), device)
-    memory = {}
-    for i in range(1, 20_001):
-        iteration()
-        if i in (1_000, 5_000, 10_000, 20_000):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            memory[i] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-            print(f"after {i:,} iterations: {memory[i]:.1f} MiB")
     panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
     picture.parent.mkdir(parents=True, exist_ok=True)
     pictures.save_panels(picture, panels, columns=3)
