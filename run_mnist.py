@@ -130,6 +130,8 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
         model = replace(checkpoint, settings=settings).model(images, replay)
     else:
         model = WGANGP(settings, sampler(images), math.prod(shape), replay)
+    if args.device == "gpu":  # so that kernels are compiled here, and not within the training's time
+        WGANGP(settings, sampler(images), math.prod(shape)).iteration()
 
     with (
         folder.locked(),

@@ -7,12 +7,15 @@ imported by name.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import numpy
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
+
+INSTALL = "pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
 
 
 class DeviceError(RuntimeError):
@@ -59,21 +62,35 @@ def rng_state(rng: Any) -> Any:
     return rng.bit_generator.state if xp is numpy else rng.bit_generator._state.copy()  # CuPy has no public way
 
 
-def set_rng_state(rng: Any, state: Any) -> None:
+def set_rng_state(rng: Any, state: Any) -> bool:
+    """Let ``rng`` draw what it drew after ``state``, an array from a file too; False where it cannot.
+
+    It is not moved then: the state is of another kind of device, or of a GPU with another number of multiprocessors.
+    """
+    if isinstance(state, dict) != (xp is numpy):
+        return False
     if xp is numpy:
         rng.bit_generator.state = state
-    else:
-        rng.bit_generator._state[...] = state
+        return True
+    held = rng.bit_generator._state
+    if held.shape != state.shape:
+        return False
+    held[...] = xp.asarray(state)
+    return True
 
 
 def cutensor_matmul() -> Callable[[Array, Array], Array]:
     """The product of matrices by cuTENSOR, which a CUDA graph can record. Raises DeviceError where that is missing."""
+    with suppress(Exception):  # CuPy finds the one library of an installed cuTENSOR, which needs this other one
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        load_nvidia_dynamic_lib("cutensorMg")
     try:
         from cupyx import cutensor
     except ImportError as error:
         raise DeviceError(
-            f"a CUDA graph needs cuTENSOR ({first_line(error)}); install it with: pip install cutensor-cu13 (for a"
-            " driver of CUDA 12: cutensor-cu12)"
+            f"a CUDA graph needs cuTENSOR, which does not import ({first_line(error)}); it comes with: pip install"
+            " cutensor-cu13 (for a driver of CUDA 12: cutensor-cu12)"
         ) from None
 
     def matmul(x: Array, y: Array) -> Array:
@@ -137,7 +154,7 @@ def _usable_cupy() -> ModuleType:
         installed = not isinstance(error, ModuleNotFoundError)
         raise DeviceError(
             (f"CuPy does not import ({first_line(error)})" if installed else "CuPy is not installed")
-            + "; install it with: pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
+            + f"; install it with: {INSTALL}"
         ) from None
     try:  # a kernel compiled and a matrix product run: a device that is only listed is not yet usable
         ones = cupy.ones((2, 2), dtype=cupy.float32)
@@ -145,13 +162,15 @@ def _usable_cupy() -> ModuleType:
     except (RuntimeError, ImportError, OSError, MemoryError, cupy.cuda.compiler.CompileException) as error:
         raise DeviceError(
             f"CuPy {cupy.__version__} finds no usable CUDA device ({first_line(error)}); it needs an NVIDIA GPU, its"
-            " driver, and the CuPy package for that driver's CUDA version"
+            f" driver, and CuPy with the libraries and headers of that driver's CUDA: {INSTALL}"
         ) from None
     return cupy
 
 
 def first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip(" =")), type(error).__name__)
+    """The first line that says something; where CuPy does not import, the one with the cause, which comes last."""
+    text = str(error).rpartition("Original error:")[2]
+    return next((line.strip() for line in text.splitlines() if line.strip(" =")), type(error).__name__)
 
 
 def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:

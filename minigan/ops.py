@@ -201,7 +201,7 @@ def getitem(x: Array, index: Any) -> Array:
 @primitive(lambda g, out, x, index, shape: getitem(g, index), expects="the shape of what is indexed")
 def scatter_add(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of ``shape`` with x added at ``index``, repeated indices adding up: the adjoint of ``getitem``."""
-    out = backend.xp.zeros_like(x, shape=shape)
+    out = backend.xp.zeros_like(x, shape=shape or 1).reshape(shape)  # CuPy takes () for no shape at all
     backend.xp.add.at(out, index, x)
     return out
 

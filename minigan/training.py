@@ -194,8 +194,11 @@ class History:
         """``figures`` (2,) are L1 and the mean slope of an iteration."""
         self._unread.append(figures.copy())
 
-    def read(self, seconds: float = 0.0, due: bool = True) -> tuple[int, float, float, float]:
-        """The row of all since the last one that was ``due``. Raises Diverged at a figure that is NaN or infinite."""
+    def read(self, seconds: Callable[[], float] = float, due: bool = True) -> tuple[int, float, float, float]:
+        """The row of all since the last one that was ``due``. Raises Diverged at a figure that is NaN or infinite.
+
+        The clock, ``seconds``, is looked at once the figures are there: a GPU may still have to come to them.
+        """
         if self._unread:
             values = backend.to_numpy(backend.xp.stack(self._unread))
             self._unread.clear()
@@ -207,7 +210,7 @@ class History:
                     raise Diverged(f"training diverged: {figures}; last finite: {self._last}")
                 self._last = figures
         if len(self.since) and not (self.rows and self.rows[-1][0] == self.iteration):
-            self.rows.append((self.iteration, *self.since.mean(axis=0, dtype="float64").tolist(), seconds))
+            self.rows.append((self.iteration, *self.since.mean(axis=0, dtype="float64").tolist(), seconds()))
         if due:
             self.since = self.since[:0]
         return self.rows[-1]

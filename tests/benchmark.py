@@ -173,6 +173,13 @@ def main() -> None:
         + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
     names = ["minigan", "minigan, eager", "floor", *peers]
+    if args.device == "gpu":
+        backend.use("gpu")
+        try:
+            backend.cutensor_matmul()
+        except backend.DeviceError as error:
+            print(f"not replayed: {error}")
+            names.remove("minigan")
     first = names[0]
     print(f"\nmilliseconds an iteration, and what {first} takes of it\n")
     print(f"| size | {' | '.join(names)} | outside products | {' | '.join(f'/ {name}' for name in names[1:])} |")

@@ -3,10 +3,12 @@
 ``DeviceArray`` computes with NumPy but behaves as a CuPy array does: it never turns into a NumPy array by itself, does
 not mix with one, and a value is read off it by an explicit transfer only, which is counted. ``StandIn`` takes the place
 of the array module. Given CuPy itself, which imports without a device, both hold every call against CuPy's signature.
-Its stream captures as CUDA's does: a graph is the calls that were noted, repeated on the same arrays.
+Its stream captures as CUDA's does: nothing is computed, and what waits for the device, copies from or to the host, or
+calls cuBLAS is an error. The graph is the calls that were noted, repeated on the same arrays.
 """
 
 import inspect
+import json
 import operator
 import re
 from contextlib import contextmanager
@@ -82,47 +84,55 @@ class StandIn(Namespace):
 
     def __init__(self, cupy=None):
         super().__init__(np, cupy)
-        self.random, self.cuda, self.asked = self, cuda(self), []
+        self.random, self.cuda, self.asked, self.multiprocessors = self, cuda(self), [], 1
         DeviceArray.cupy, DeviceArray.transfers = cupy, 0
 
     def array(self, data, **how):
-        return DeviceArray(np.array(data._array if isinstance(data, DeviceArray) else data, **how))
+        return DeviceArray(np.array(self._from(data), **how))
 
     def asarray(self, data, **how):
-        return DeviceArray(np.asarray(data._array if isinstance(data, DeviceArray) else data, **how))
+        return DeviceArray(np.asarray(self._from(data), **how))
+
+    @staticmethod
+    def _from(data):
+        if isinstance(data, DeviceArray):
+            return data._array
+        refuse_in_capture("a copy from the host")
+        return data
+
+    def zeros_like(self, a, dtype=None, shape=None):
+        return self.zeros(shape if shape else a.shape, dtype or a.dtype)  # so CuPy 14.2, for which () is no shape
+
+    def matmul(self, x, y):
+        refuse_in_capture("cuBLAS")
+        return run(np.matmul, x, y)
 
     def default_rng(self, seed):
-        return Generator(np.random.default_rng(seed), self._cupy and self._cupy.random.Generator)
+        return Generator(seed, self._cupy and self._cupy.random.Generator, self.multiprocessors)
 
 
 class Generator:
-    """A NumPy generator whose draws are DeviceArrays."""
+    """A NumPy generator whose draws are DeviceArrays, and whose state is one too: so much for each multiprocessor."""
 
-    def __init__(self, rng, cupy=None):
-        self._rng, self._cupy = rng, cupy
+    def __init__(self, seed, cupy, multiprocessors):
+        self._rng, self._cupy = np.random.default_rng(seed), cupy
+        self.bit_generator = SimpleNamespace(_state=DeviceArray(np.empty(400 * multiprocessors, "int8")))
+        self._keep()
+
+    def _keep(self):
+        memory = self.bit_generator._state._array
+        memory[:] = np.frombuffer(json.dumps(self._rng.bit_generator.state).ljust(len(memory)).encode(), "int8")
 
     def __getattr__(self, name):
+        def draw(*args, **kwargs):
+            self._rng.bit_generator.state = json.loads(self.bit_generator._state._array.tobytes())
+            drawn = getattr(self._rng, name)(*args, **kwargs)
+            if _record is None:
+                self._keep()
+            return drawn
+
         reference = getattr(self._cupy, name) if self._cupy else None
-        check = reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs))
-        return Function(getattr(self._rng, name), check)
-
-    @property
-    def bit_generator(self):
-        return SimpleNamespace(_state=State(self._rng))
-
-
-class State:
-    """What a generator keeps on the device: it can be copied, and be put back."""
-
-    def __init__(self, rng):
-        self._rng = rng
-
-    def copy(self):
-        state = self._rng.bit_generator.state
-        return SimpleNamespace(state=state, get=lambda: np.array([state["state"]["state"] % 2**53]))
-
-    def __setitem__(self, _, copied):
-        self._rng.bit_generator.state = copied.state
+        return Function(draw, reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs)))
 
 
 def check_call(function, args, kwargs):
@@ -130,6 +140,10 @@ def check_call(function, args, kwargs):
     if hasattr(function, "nin"):  # a ufunc
         assert function.nin <= len(args) <= function.nin + function.nout, function
         assert set(kwargs) <= {"out", "dtype", "casting"}, (function, kwargs)
+        dtypes = [x.dtype if isinstance(x, DeviceArray) else np.min_scalar_type(x) for x in args[: function.nin]]
+        loops = [loop.partition("->")[0] for loop in function.types]
+        if not any(all(map(np.can_cast, dtypes, loop)) for loop in loops):
+            raise TypeError(f"{function.name} has no loop for {dtypes}")
         return
     try:
         signature = inspect.signature(function)
@@ -146,12 +160,24 @@ _record = None
 
 
 def run(function, *args, **kwargs):
-    """Call a function of NumPy arrays with DeviceArrays, and note the call where a record is being made."""
+    """Call a function of NumPy arrays with DeviceArrays; where it is captured, note the call, and undo what it did."""
     args, kwargs = unwrap(args), unwrap(kwargs)
+    if _record is None:
+        return wrap(function(*args, **kwargs))
+    arrays = [x for x in (*args, *kwargs.values()) if isinstance(x, np.ndarray)]
+    before = [(x, x.copy()) for x in arrays if x.flags.writeable]
     out = wrap(function(*args, **kwargs))
-    if _record is not None:
-        _record.append((function, args, kwargs, out))
+    for x, old in before:
+        x[...] = old
+    _record.append((function, args, kwargs, out))
+    if isinstance(out, DeviceArray) and not any(np.shares_memory(out._array, x) for x in arrays):
+        out._array = np.full_like(out._array, np.nan if out.dtype.kind == "f" else 0)
     return out
+
+
+def refuse_in_capture(what):
+    if _record is not None:
+        raise RuntimeError(f"{what} cannot be captured")
 
 
 def cuda(standin):
@@ -168,7 +194,7 @@ def cuda(standin):
             standin.asked.append("back")
 
         def synchronize(self):
-            pass
+            refuse_in_capture("waiting for the device")
 
         def begin_capture(self):
             global _record
@@ -196,7 +222,7 @@ def cuda(standin):
     return SimpleNamespace(
         Stream=Stream,
         MemoryPool=lambda: SimpleNamespace(malloc="malloc of its own pool"),
-        Device=lambda: SimpleNamespace(synchronize=lambda: None),
+        Device=lambda: SimpleNamespace(synchronize=lambda: refuse_in_capture("waiting for the device")),
         using_allocator=using_allocator,
     )
 
@@ -235,6 +261,7 @@ def _in_place(name):
 
 def _transfer(name):
     def method(x):
+        refuse_in_capture("a copy to the host")
         DeviceArray.transfers += 1
         return x._array if name == "get" else getattr(x._array, name)()
 

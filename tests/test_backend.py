@@ -17,10 +17,14 @@ from minigan import backend
 from minigan.article import experiment, toys
 from minigan.article.sections import SECTIONS
 from minigan.data import sampler
+from minigan.runs import checkpoint
 from minigan.runs.checkpoint import Checkpoint
+from minigan.runs.run import Stopwatch
 from minigan.settings import Settings
 from minigan.training import WGANGP, History
 from tests.cases import CASES, cases
+from tests.running import ROOT, TINY
+from tests.running import run as run_mnist
 from tests.standin import DeviceArray, StandIn, run
 from tests.test_ops import few
 
@@ -29,8 +33,8 @@ SMALL = Settings(batch_size=4, critic=(6, 5), generator=(5, 6), noise_dim=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
 
 
-def gan(settings=SMALL):
-    return WGANGP(settings, sampler(IMAGES), 9)
+def gan(settings=SMALL, replay=None):
+    return WGANGP(settings, sampler(IMAGES), 9, replay)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +60,14 @@ def put_in_place(monkeypatch, cupy=None):
     monkeypatch.setattr(backend, "matmul", backend.xp.matmul)
     for name in KERNELS:
         monkeypatch.setattr(backend, name, stand_in(name))
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(cutensor=SimpleNamespace(contraction=contraction)))
+
+
+def contraction(alpha, a, ik, b, kj, beta, out, ij):
+    """cuTENSOR's, as far as it is asked here."""
+    assert (alpha, beta, ik, kj, ij) == (1, 0, "ik", "kj", "ij") and a.dtype == b.dtype == out.dtype
+    assert 0 not in a.strides + b.strides  # it refuses to read a row twice
+    return run(np.matmul, a, b, out=out)
 
 
 def test_the_devices_by_name():
@@ -73,24 +85,27 @@ def test_without_cupy_the_error_says_what_to_install(monkeypatch):
 
 
 def test_a_cupy_that_does_not_import_is_told_apart(monkeypatch, tmp_path):
-    (tmp_path / "cupy.py").write_text("raise ImportError('====\\nlibcudart.so: cannot open\\n====')")
+    words = "====\nFailed to import CuPy.\n\nOriginal error:\n  ImportError: libcudart.so: cannot open\n====\n"
+    (tmp_path / "cupy.py").write_text(f"raise ImportError({words!r})")
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(backend.DeviceError, match=r"CuPy does not import \(libcudart.so: cannot open\); install it"):
+    with pytest.raises(backend.DeviceError, match=r"not import \(ImportError: libcudart.so: cannot open\); install it"):
         backend.use("gpu")
 
 
 def test_with_cupy_but_no_device_the_error_says_so(cupy):
     if cupy.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(backend.DeviceError, match=r"CuPy [\d.]+ finds no usable CUDA device \(.*\); it needs") as error:
+    with pytest.raises(
+        backend.DeviceError, match=r"CuPy [\d.]+ finds no usable CUDA device \(.*\); it needs .*\[ctk\]"
+    ) as error:
         backend.use("gpu")
     assert "\n" not in str(error.value) and backend.xp is np
 
 
 def test_cupy_is_not_imported_unless_asked_for():
     code = "import sys, minigan, run_mnist; sys.exit('cupy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_numpy_and_cupy_meet_in_one_file_only():
@@ -148,6 +163,54 @@ def test_a_checkpoint_goes_on_on_the_other_device_and_back(monkeypatch):
     went_on(held, held.model(pixels))
 
 
+def test_a_run_goes_on_with_the_draws_of_its_device(monkeypatch, tmp_path):
+    """CuPy takes no NumPy array among its own; and another model of GPU has a state of another size."""
+    put_in_place(monkeypatch)
+    pixels = IMAGES[:, :6].reshape(-1, 3, 2)
+    model = WGANGP(SMALL, sampler(pixels), 6)
+    model.iteration()
+    arrays = {name: backend.to_numpy(x) for name, x in model.state().items() if name != "schedule"}
+    held = Checkpoint(
+        SMALL,
+        1,
+        (3, 2),
+        arrays,
+        rng=backend.rng_state(model.rng),
+        snapshots=[(0, pixels[:1])],
+        rows=[(1, 1.0, 1.0, 1.0)],
+    )
+    checkpoint.save(tmp_path / "saved.npz", held)
+    held = checkpoint.load(tmp_path / "saved.npz")
+    expected = backend.to_numpy(model.iteration()).tolist()
+    assert backend.to_numpy(held.model(pixels).iteration()).tolist() == expected
+    backend.xp.multiprocessors = 2
+    assert backend.to_numpy(held.model(pixels).iteration()).tolist() != expected
+
+
+def test_a_whole_run(monkeypatch, judged, capsys):
+    """Through all that the command line does; and what is compiled at the first iteration costs no training time."""
+    put_in_place(monkeypatch)
+    monkeypatch.setattr(backend, "use", lambda device: None)
+    happened, iteration, watch = [], WGANGP.iteration, Stopwatch.__init__
+    monkeypatch.setattr(WGANGP, "iteration", lambda model: happened.append("iteration") or iteration(model))
+    monkeypatch.setattr(Stopwatch, "__init__", lambda *given: happened.append("watch") or watch(*given))
+    given = ["--device", "gpu", "--out", "out"]
+    assert run_mnist(*TINY, *given, "--evaluate-every", 6, "--data", judged) == 0
+    assert happened == ["iteration", "watch", *["iteration"] * 6]
+    assert run_mnist("--resume", "--graph", "--iterations", 9, *given) == 0
+    for flags in (["--generate", 3], ["--evaluate"], ["--report"]):
+        assert run_mnist(*flags, *given) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_clock_is_read_once_the_figures_are_there(monkeypatch):
+    """Until then the device may still be at work on them."""
+    history, waited = History(), []
+    history.add(np.array([1, 2], "float32"))
+    monkeypatch.setattr(backend, "to_numpy", lambda x: waited.append(1) or x)
+    assert history.read(lambda: len(waited)) == (1, 1, 2, 1)
+
+
 def test_the_stand_in_gives_numpys_numbers(monkeypatch):
     expected = gan().iteration()
     put_in_place(monkeypatch)
@@ -158,7 +221,6 @@ def test_the_stand_in_gives_numpys_numbers(monkeypatch):
 @pytest.fixture
 def standin(monkeypatch):
     put_in_place(monkeypatch)
-    monkeypatch.setattr(backend, "cutensor_matmul", lambda: backend.xp.matmul)
     return backend.xp
 
 
@@ -175,7 +237,7 @@ def standin(monkeypatch):
 def test_an_iteration_recorded_once_can_be_replayed(standin, others):
     """The graph holds array calls alone: each replay draws, decays the rate, corrects Adam's bias and learns anew."""
     settings = Settings(**{**vars(SMALL), "iterations": 8, **others})
-    eager, replayed = gan(settings), WGANGP(settings, sampler(IMAGES), 9, replay=True)
+    eager, replayed = gan(settings), gan(settings, replay=True)
     figures = [backend.to_numpy(eager.iteration()).tolist() for _ in range(8)]
     assert len({tuple(row) for row in figures}) == 8
     assert [backend.to_numpy(replayed.iteration()).tolist() for _ in range(8)] == figures
@@ -185,7 +247,7 @@ def test_an_iteration_recorded_once_can_be_replayed(standin, others):
 
 
 def test_a_graph_is_captured_once_after_three_calls_then_proven_and_then_launched(standin):
-    model = WGANGP(SMALL, sampler(IMAGES), 9, replay=True)
+    model = gan(replay=True)
     for _ in range(7):
         model.iteration()
     eager, capture = ["aside", "back"], ["aside", "begin", "end", "back"]
@@ -196,14 +258,14 @@ def test_a_graph_multiplies_by_another_product(standin, monkeypatch):
     """CuPy does not let cuBLAS be captured; outside of the graph's own stream all is as before."""
     before, used = backend.matmul, []
     monkeypatch.setattr(backend, "cutensor_matmul", lambda: lambda x, y: used.append(1) or before(x, y))
-    model = WGANGP(SMALL, sampler(IMAGES), 9, replay=True)
+    model = gan(replay=True)
     model.iteration()
     assert used and backend.matmul is before
 
 
 def test_what_cannot_be_captured_says_why_and_goes_on(standin, monkeypatch):
     """The cause is told, not that the capture was cut short, which raises too; and no half graph is launched."""
-    model, end = WGANGP(SMALL, sampler(IMAGES), 9, replay=True), type(backend.xp.cuda.Stream(True)).end_capture
+    model, end = gan(replay=True), type(backend.xp.cuda.Stream(True)).end_capture
     steps = model.steps
 
     def fails():
@@ -227,7 +289,7 @@ def test_what_cannot_be_captured_says_why_and_goes_on(standin, monkeypatch):
 
 def test_a_graph_that_computes_something_else_is_not_used(standin):
     """What the host decides is not captured."""
-    models = WGANGP(SMALL, sampler(IMAGES), 9, replay=True), gan()
+    models = gan(replay=True), gan()
     for m in models:
         m.count = 0
 
@@ -245,26 +307,40 @@ def test_a_graph_that_computes_something_else_is_not_used(standin):
 def test_without_cutensor_the_error_says_what_to_install(monkeypatch):
     put_in_place(monkeypatch)
     monkeypatch.setitem(sys.modules, "cupyx", None)
-    with pytest.raises(backend.DeviceError, match=r"needs cuTENSOR \(.*\); install it with: pip install cutensor-cu13"):
-        WGANGP(SMALL, sampler(IMAGES), 9, replay=True)
+    with pytest.raises(backend.DeviceError, match=r"cuTENSOR, which does not import \(.*\).*pip install cutensor-cu13"):
+        gan(replay=True)
+
+
+def test_the_second_library_of_cutensor_is_loaded_first(monkeypatch):
+    """CuPy's module does not import without it, and does not look for it in what pip installed."""
+    loaded = set()
+
+    class Cupyx:
+        @property
+        def cutensor(self):
+            if not loaded:
+                raise ImportError("libcutensorMg.so.2: cannot open shared object file")
+            return SimpleNamespace(contraction=contraction)
+
+    monkeypatch.setitem(sys.modules, "cupyx", Cupyx())
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
+    with pytest.raises(backend.DeviceError, match=r"does not import \(libcutensorMg.so.2: cannot open"):
+        backend.cutensor_matmul()
+    for name in ("cuda", "cuda.pathfinder"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(load_nvidia_dynamic_lib=loaded.add))
+    assert backend.cutensor_matmul() and loaded == {"cutensorMg"}
 
 
 @pytest.mark.parametrize("transpose", ["", "x", "y"])
-def test_the_recorded_product_is_the_product(monkeypatch, transpose):
-    def contraction(alpha, a, ik, b, kj, beta, out, ij):
-        assert (alpha, beta, out.dtype) == (1, 0, a.dtype) and 0 not in a.strides + b.strides
-        return np.einsum(f"{ik},{kj}->{ij}", a, b, out=out)
-
-    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(cutensor=SimpleNamespace(contraction=contraction)))
+def test_the_recorded_product_is_the_product(standin, transpose):
     matmul = backend.cutensor_matmul()
     rng = np.random.default_rng(0)
     x, y = rng.random((2, 3)), rng.random((3, 4))
     x, y = (x.T.copy().T if transpose == "x" else x), (y.T.copy().T if transpose == "y" else y)
-    np.testing.assert_allclose(matmul(x, y), x @ y)
-    np.testing.assert_allclose(matmul(x, np.broadcast_to(y[:, :1], (3, 4))), x @ np.broadcast_to(y[:, :1], (3, 4)))
-    np.testing.assert_allclose(matmul(np.stack([x, x]), y), np.stack([x, x]) @ y)
+    for a, b in ((x, y), (x, np.broadcast_to(y[:, :1], (3, 4))), (np.stack([x, x]), y)):
+        np.testing.assert_allclose(matmul(standin.asarray(a), standin.asarray(b)).get(), a @ b)
     with pytest.raises(ValueError):
-        matmul(x, x)
+        matmul(standin.asarray(x), standin.asarray(x))
 
 
 def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):
@@ -274,6 +350,37 @@ def test_the_stand_in_refuses_what_cupy_refuses(monkeypatch):
         with pytest.raises(TypeError):
             silently()
     assert isinstance((x + 1).data, DeviceArray)
+    with pytest.raises(TypeError):
+        backend.default_rng(0).bit_generator._state[...] = np.zeros(400, "int8")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda x: x.item(),
+        lambda x: backend.to_numpy(x),
+        lambda x: backend.asarray([1.0]),
+        lambda x: backend.xp.matmul(x, x),
+        lambda x: backend.xp.cuda.Device().synchronize(),
+    ],
+)
+def test_the_stand_in_refuses_to_capture_what_cuda_refuses(standin, steps):
+    x, stream = backend.xp.ones((1, 1), "float32"), standin.cuda.Stream(non_blocking=True)
+    stream.begin_capture()
+    try:
+        x += 1
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            steps(x)
+    finally:
+        graph = stream.end_capture()
+    assert x.item() == 1  # nothing was computed
+    graph.launch()
+    assert x.item() == 2
+
+
+def test_a_number_indexed_with_a_new_axis(standin):
+    x = mg.tensor(3.0, requires_grad=True)
+    assert mg.grad(x[None].sum(), x)[0].shape == ()
 
 
 def test_cupy_has_all_that_an_iteration_calls(monkeypatch, cupy):

@@ -162,10 +162,10 @@ def test_history_averages_between_readings():
     history = History()
     for figures in [(1.0, 2.0), (3.0, 4.0)]:
         history.add(np.array(figures, "float32"))
-    assert history.read(1.5) == (2, 2.0, 3.0, 1.5)
-    assert history.read(1.6) == (2, 2.0, 3.0, 1.5)
+    assert history.read(lambda: 1.5) == (2, 2.0, 3.0, 1.5)
+    assert history.read(lambda: 1.6) == (2, 2.0, 3.0, 1.5)
     history.add(np.array([7, 8]))
-    assert history.read(2.5) == (3, 7.0, 8.0, 2.5)
+    assert history.read(lambda: 2.5) == (3, 7.0, 8.0, 2.5)
     assert history.rows == [(2, 2.0, 3.0, 1.5), (3, 7.0, 8.0, 2.5)]
 
 

@@ -21,7 +21,7 @@ from ..optim import Adam
 from ..tensor import Tensor, no_grad
 from ..tools.cli import Parser, number, one_line_errors, path, unbroken_output
 from ..tools.datasets import SIZES, beside, load_images, load_labels
-from ..tools.files import Arrays, replacing
+from ..tools.files import Arrays, write_npz
 from .metrics import in_unit_range
 
 HIDDEN = (256, 64)
@@ -86,8 +86,7 @@ def _rows(images: numpy.ndarray) -> backend.Array:
 
 def save(path: Path, classifier: MLP) -> None:
     """The parameters, in half precision: a few hundred KiB."""
-    with replacing(path) as part:
-        numpy.savez_compressed(part, *(backend.to_numpy(p).astype("float16") for p in classifier.parameters()))
+    write_npz(path, numpy.savez_compressed, *(backend.to_numpy(p).astype("float16") for p in classifier.parameters()))
 
 
 def load(path: Path, pixels: int) -> MLP:

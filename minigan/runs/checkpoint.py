@@ -15,7 +15,7 @@ from ..judge.evaluation import sound
 from ..judge.metrics import in_unit_range
 from ..nn import MLP
 from ..settings import COUNT, Number, Settings
-from ..tools.files import Arrays, replacing
+from ..tools.files import Arrays, write_npz
 from ..training import WGANGP, generate, networks, shapes
 
 FILE = "checkpoint.npz"  # in a run's folder
@@ -67,19 +67,17 @@ class Checkpoint:
         rows = in_unit_range(images.reshape(len(images), -1))
         return backend.to_numpy(generate(critic, backend.asarray(rows)))[:, 0]
 
-    def model(self, images: numpy.ndarray, replay: bool = True) -> WGANGP:
+    def model(self, images: numpy.ndarray, replay: bool | None = None) -> WGANGP:
         """The model as it was, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
 
-        On another kind of device than before it goes on with other random numbers, since each has its own. Raises
+        On another kind of device than before, or another model of GPU, it goes on with other random numbers. Raises
         ValueError for images of another size, and for a checkpoint that is not to be trained on.
         """
         if images.shape[1:] != self.shape or self.rng is None:
             raise ValueError(f"expected a resumable run and images (n, {self.shape[0]}, {self.shape[1]})")
         model = WGANGP(self.settings, sampler(images), self.shape[0] * self.shape[1], replay)
         model.restore(self.arrays, self.iteration)
-        if isinstance(self.rng, dict) == (backend.xp is numpy):
-            backend.set_rng_state(model.rng, self.rng)
-        else:
+        if not backend.set_rng_state(model.rng, self.rng):
             model.rng = backend.default_rng(self.settings.seed + self.iteration)
         return model
 
@@ -96,8 +94,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     header = {**saved, "version": VERSION, "settings": asdict(checkpoint.settings), "grids": [i for i, _ in snapshots]}
     parts["rows"] = numpy.array(parts["rows"]).reshape(-1, 4)
     parts["snapshots"] = numpy.array([images for _, images in snapshots], "uint8")
-    with replacing(path) as part:
-        numpy.savez(part, header=json.dumps(header), **parts, **arrays)
+    write_npz(path, numpy.savez, header=json.dumps(header), **parts, **arrays)
 
 
 def load(path: Path | str) -> Checkpoint:

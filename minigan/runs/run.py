@@ -121,7 +121,7 @@ class Run:
     def read(self, due: bool = True) -> Row:
         """A row of the curves: iteration, mean L1 and slope since the last row, seconds. Raises Diverged."""
         known = len(self.history.rows)
-        row = self.history.read(self.watch.seconds(), due)
+        row = self.history.read(self.watch.seconds, due)
         with open(self.folder.curves, "a", newline="") as file:
             csv.writer(file).writerows(self.history.rows[known:])
         return row

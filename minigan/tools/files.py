@@ -1,9 +1,10 @@
 """Files that are written whole or not at all, and read without believing what they say of themselves."""
 
+import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def sweep(folder: Path) -> None:
     """Remove what ``replacing`` left in ``folder`` where it was killed."""
     for part in folder.glob(f".*{PART}.*"):
         part.unlink()
+
+
+def write_npz(path: Path, save: Callable[..., None], *arrays: numpy.ndarray, **named: Any) -> None:
+    """Arrays as ``save``, numpy.savez or numpy.savez_compressed, writes them.
+
+    To memory first: where a write to a file fails, it is left open, and fails again whenever it is collected.
+    """
+    whole = io.BytesIO()
+    save(whole, *arrays, **named)
+    with replacing(path) as part:
+        part.write_bytes(whole.getbuffer())
 
 
 def write_json(path: Path, content: Any) -> None:
