@@ -1,5 +1,7 @@
 """Folders of small images that several files of tests train on."""
 
+import os
+
 import hypothesis
 import numpy as np
 import pytest
@@ -8,6 +10,25 @@ from minigan.judge import classifier
 from tests.test_data import idx
 
 hypothesis.settings.register_profile("long", max_examples=10_000)  # --hypothesis-profile=long
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path, monkeypatch):
+    """Whatever a test writes without saying where, it writes there, and nothing that it needs lies where it is run."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def capsys(capsys, monkeypatch):
+    """What was printed, with the names of files as paths have them: in an ASCII locale, as bytes."""
+    read = capsys.readouterr
+
+    def readouterr():
+        printed = read()
+        return type(printed)(*(os.fsdecode(text.encode()) for text in printed))
+
+    monkeypatch.setattr(capsys, "readouterr", readouterr)
+    return capsys
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 import minigan as mg
 from minigan import ops
+from tests.running import ROOT
 
 
 def leaf(*shape, dtype="float64"):
@@ -446,5 +447,6 @@ import pickle, minigan as mg
 net, x = pickle.load(open({str(tmp_path / "pickle")!r}, "rb"))
 print(*mg.grad(net(x).sum(), [x])[0].data.ravel())
 """
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     np.testing.assert_allclose(np.array(printed.split(), float), mg.grad(net(x).sum(), x)[0].data.ravel())

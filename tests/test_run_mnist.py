@@ -1,5 +1,6 @@
 """The command line: what a run leaves, and how it ends when something is wrong."""
 
+import io
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from minigan.data import MNIST
 from minigan.runs import checkpoint
 from minigan.runs.run import Stopwatch
+from minigan.tools.cli import unbroken_output
 from minigan.tools.files import replacing
 from minigan.training import WGANGP
 from tests.running import TINY, fails, files, rows, run
@@ -198,7 +200,7 @@ def test_help_reads_with_defaults(capsys):
         (["--slope", "steep"], "argument --slope: invalid choice: 'steep' (choose from"),
         (["--constraint", "tight"], "argument --constraint: invalid choice: 'tight' (choose from"),
         (["--preset", "fast"], "argument --preset: invalid choice: 'fast' (choose from"),
-        (["--device", "tpu"], "argument --device: invalid choice: 'tpu' (choose from"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),  # Python 3.15 suggests one here
         (["--seed", "-1"], "argument --seed: expected a whole number of at least 0, got '-1'"),
         (
             ["--generate", "0"],
@@ -373,6 +375,14 @@ def test_a_stopped_watch_stands_still(monkeypatch):
         next(now)
     # to 18
     assert watch.seconds() == 4
+
+
+def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch):
+    """As text, and as the bytes that a path holds where the locale has no such letter."""
+    monkeypatch.setattr(sys, "stdout", stream := io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline=""))
+    with unbroken_output():
+        print("f\xfcr", "f\udcc3\udcbcr")
+    assert stream.buffer.getvalue() == b"f\\xc3\\xbcr f\\xc3\\xbcr\n"
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

@@ -49,14 +49,19 @@ def one_line_errors(parser: Parser, args: argparse.Namespace, *bad_input: type[V
 
 
 class Unbroken:
-    """An output stream that, where nobody takes what is written any more, writes to nowhere instead of failing."""
+    """An output stream that does not fail: what it has no characters for it escapes, and where nobody takes what is
+    written any more, it writes to nowhere."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 (None: it was closed before)
 
     def write(self, text: str) -> int:
         with self._unbroken():
-            return self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:  # in a file's name, as a rule: some of its bytes may be no text in this locale
+                name = text.encode(errors="surrogateescape")
+                self._stream.write(name.decode(self._stream.encoding, "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
