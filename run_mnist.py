@@ -125,13 +125,13 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
         raise InputError(f"--data {data} holds other images than the run in {args.out} was trained on")
     judge = judge_by(data, size, images)
     threads = set_threads(args, settings, shape, folder.threads() if args.resume else None)
-    replay = args.graph if args.device == "gpu" else not args.no_replay
+    replay = "graph" if args.graph else not args.no_replay
     if checkpoint:
         model = replace(checkpoint, settings=settings).model(images, replay)
     else:
         model = WGANGP(settings, sampler(images), math.prod(shape), replay)
     if args.device == "gpu":  # so that kernels are compiled here, and not within the training's time
-        WGANGP(settings, sampler(images), math.prod(shape)).iteration()
+        WGANGP(settings, sampler(images), math.prod(shape), replay=False).iteration()
 
     with (
         folder.locked(),
@@ -179,8 +179,6 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
 
 def settings_to_resume(folder: Folder, checkpoint: Checkpoint, given: dict[str, Any]) -> Settings:
     """Those of the run in ``folder``, with what was given and may change. Raises InputError for what may not."""
-    if checkpoint.rng is None:
-        raise InputError(f"{folder.checkpoint} is of a version that keeps the networks only; it cannot be resumed")
     for name, value in given.items():
         held = getattr(checkpoint.settings, name)
         if name not in MAY_CHANGE and value != held:
@@ -266,8 +264,6 @@ def make_report(given: dict[str, Any], args: argparse.Namespace) -> int:
     """The pictures and the page of the run in ``args.out``, from its checkpoint."""
     folder = Folder(args.out)
     checkpoint = checkpoint_in(folder, given)
-    if checkpoint.rng is None:
-        raise InputError(f"{folder.checkpoint} is of a version that keeps the networks only, and nothing of the run")
     data, size = source(args, folder)
     set_threads(args, checkpoint.settings, checkpoint.shape)
     judge = judge_by(data, size)

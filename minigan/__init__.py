@@ -9,6 +9,20 @@
 
 from . import backend, losses, nn, ops, optim, penalties
 from .autodiff import grad
-from .tensor import Tensor, no_grad, tensor
+from .gradcheck import gradcheck
+from .tensor import Tensor, no_grad, primitive, tensor
 
-__all__ = ["Tensor", "backend", "grad", "losses", "nn", "no_grad", "ops", "optim", "penalties", "tensor"]
+__all__ = [
+    "Tensor",
+    "backend",
+    "grad",
+    "gradcheck",
+    "losses",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "penalties",
+    "primitive",
+    "tensor",
+]

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
-from weakref import ref
 
-from . import backend, ops
+from . import backend, guards, ops
 from .backend import Array
 from .tensor import Tensor, recording
 
@@ -21,10 +19,10 @@ def grad(
     """The gradients of the sum of ``g * output`` over ``outputs`` and ``grad_outputs``, with respect to each input.
 
     Arguments mean what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1, for outputs of one
-    element. With ``create_graph`` the sweep itself is recorded, so that the gradients can be differentiated in turn:
-    this is the whole of double backprop. Each gradient has its input's shape and dtype; it may share its array with
-    another, or with ``grad_outputs``. Only Tensors between the inputs and the outputs are visited, and of those only
-    the operands on the way.
+    element; an array is held, not copied. With ``create_graph`` the sweep itself is recorded, so that the gradients can
+    be differentiated in turn: this is the whole of double backprop. Each gradient has its input's shape and dtype; it
+    may share its array with another, or with ``grad_outputs``. Only Tensors between the inputs and the outputs are
+    visited, and of those only the operands on the way.
 
     An input that no output depends on is an error, unless ``allow_unused`` asks for None in its place, or
     ``materialize_grads`` for zeros, which is its derivative, also where an output is a constant.
@@ -33,102 +31,57 @@ def grad(
     that was changed since the graph was made of it, and for a gradient on the way from an input to an output that was
     made without ``create_graph``, so that what flows through it would be missing.
     """
-    outputs, inputs = _several(outputs), _several(inputs)
-    grad_outputs = (None,) * len(outputs) if grad_outputs is None else _several(grad_outputs)
-    if len(grad_outputs) != len(outputs):
-        raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
-    for i, x in enumerate(inputs):
-        if not x.requires_grad:
-            raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
+    outputs, inputs = guards.several(outputs), guards.several(inputs)
+    given = (None,) * len(outputs) if grad_outputs is None else guards.several(grad_outputs)
+    guards.check_arguments(outputs, inputs, given, materialize_grads)
+    seeds = [(y, guards.seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, given)) if y.requires_grad]
 
-    wanted = set(inputs)
-    # What is older than all inputs was not made from any; but a gradient without a record notes all that it depends on.
-    ancestors = _ancestors(outputs, min((x.birth for x in inputs), default=0) if create_graph else 0)
-    for node in ancestors:
-        if not wanted.isdisjoint(ref() for ref in node.unrecorded):
-            raise ValueError(
-                "grad: an output was made of a gradient that depends on an input but has no record, so that nothing"
-                " flows back through it: make it with create_graph=True, or detach() it if a constant is meant"
-            )
-    path = _path(ancestors, wanted)
-    seeds = [
-        (output, _seed(i, output, g))
-        for i, (output, g) in enumerate(zip(outputs, grad_outputs))
-        if output.requires_grad or not materialize_grads
-    ]
+    gradients = sweep(seeds, set(inputs), create_graph)
+
     for i, x in enumerate(inputs):
-        if x not in path and not (allow_unused or materialize_grads):
-            raise ValueError(
-                f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None,"
-                " materialize_grads=True zeros)"
-            )
-    gradients = dict.fromkeys(inputs)
+        if x not in gradients and materialize_grads:
+            gradients[x] = Tensor(backend.zeros(x.shape, x.dtype))
+        elif x not in gradients and not allow_unused:
+            guards.unused(i, x)
+    return tuple(map(gradients.get, inputs))
+
+
+def sweep(
+    seeds: Sequence[tuple[Tensor, Tensor | Array]], inputs: set[Tensor], create_graph: bool
+) -> dict[Tensor, Tensor]:
+    """The gradients of the inputs that it comes to, from outputs and the gradients there, the ``seeds``."""
+    path, gradients = between(inputs, [y for y, _ in seeds]), {}
+
+    def contribute(x: Tensor, g: Tensor) -> None:
+        g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # a use broadcast it
+        gradients[x] = gradients[x] + g if x in gradients else g
+
     with recording(create_graph):
-        parts: dict[Tensor, list[Tensor]] = {node: [] for node in path}  # of each one's gradient, from each of its uses
-        for output, seed in seeds:
-            if output in path:
-                parts[output].append(seed)
-        for node in path:  # newest first: whatever uses a node is newer, so that all its parts are there
-            g = ops.add_up(parts.pop(node))
-            if node in wanted:
-                gradients[node] = g
-            if node.stale:
-                raise ValueError(
-                    f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since;"
-                    " call grad before the change, or compute anew after it"
-                )
+        for y, g in seeds:
+            if y in path:
+                contribute(y, g if isinstance(g, Tensor) else Tensor(g))
+        for node in path:  # newest first: what uses a node is newer, so that all contributions to its gradient are in
+            g = gradients[node] if node in inputs else gradients.pop(node)
+            guards.check_visit(node, g)
             for x, vjp in zip(node.args, node.op.vjps if node.op else ()):
                 if isinstance(x, Tensor) and x in path:
-                    parts[x].append(vjp(g, node, *node.args))
-    of = frozenset(map(ref, [x for x in ancestors if x in wanted or not x.op]))
-    of = of.union(*(x.unrecorded for x in ancestors if x.unrecorded))
-    for x, g in gradients.items():
-        if g is None and materialize_grads:
-            gradients[x] = Tensor(backend.xp.zeros(x.shape, x.dtype))
-        elif g is not None and not create_graph:
-            gradients[x] = g.detach()
-            gradients[x].unrecorded = of
-    return tuple(gradients[x] for x in inputs)
+                    contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
+    if not create_graph:
+        gradients = {x: g.detach() for x, g in gradients.items()}
+        guards.mark_unrecorded(gradients.values())
+    return gradients
 
 
-def _several(x: Any) -> tuple:
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
-
-
-def _ancestors(outputs: Sequence[Tensor], oldest: int) -> dict[Tensor, list[Tensor]]:
-    """The outputs and all that they were made from, with their operands, but for what was born before ``oldest``."""
-    operands: dict[Tensor, list[Tensor]] = {}
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node.birth >= oldest and node not in operands:
-            operands[node] = node.operands
-            stack += operands[node]
-    return operands
-
-
-def _path(operands: dict[Tensor, list[Tensor]], inputs: set[Tensor]) -> dict[Tensor, None]:
+def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:
     """The Tensors on a way from an output back to an input, newest first."""
-    path: dict[Tensor, None] = {}
-    for node in sorted(operands, key=attrgetter("birth")):  # oldest first: it is known which operands are on the path
-        if node in inputs or not path.keys().isdisjoint(operands[node]):
-            path[node] = None
+    oldest = min((x.birth for x in inputs), default=0)
+    made_of, stack, path = {}, list(outputs), {}
+    while stack:
+        x = stack.pop()
+        if x.birth >= oldest and x not in made_of:  # what is older than every input was made of none
+            made_of[x] = [a for a, _ in zip(x.args, x.op.vjps if x.op else ()) if isinstance(a, Tensor)]
+            stack += made_of[x]
+    for x in sorted(made_of, key=attrgetter("birth")):  # oldest first: it is known which operands are on the path
+        if x in inputs or any(a in path for a in made_of[x]):
+            path[x] = None
     return dict(reversed(path.items()))
-
-
-def _seed(i: int, output: Tensor, g: Tensor | Array | float | None) -> Tensor:
-    """The gradient that the sweep begins with at an output."""
-    if not output.requires_grad:
-        raise ValueError(
-            f"grad: output {i}, shape {output.shape}, has no graph: nothing that it was made from has"
-            " requires_grad=True, or it was made under no_grad()"
-        )
-    if g is None and output.data.size != 1:
-        raise ValueError(f"grad: output {i} has shape {output.shape}; without grad_outputs it must have one element")
-    if g is None:
-        return Tensor(backend.xp.ones(output.shape, output.dtype))
-    if not isinstance(g, Tensor):
-        g = Tensor(g if isinstance(g, backend.xp.ndarray) else backend.asarray(g, dtype=output.dtype))
-    if (g.shape, g.dtype) != (output.shape, output.dtype):
-        raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {output.dtype} {output.shape}")
-    return g

@@ -1,13 +1,17 @@
 """The ground floor: which array library computes, and on which device.
 
 This is the only file that knows NumPy from CuPy. Everything above takes array functions from ``backend.xp``, and from
-here the few for which CuPy has one fused kernel where NumPy needs several passes, or which a recording replaces
-(``replay``). ``use`` rebinds these names, so they are looked up at each call (``backend.sigmoid(x)``) and never
-imported by name.
+here the few for which CuPy has one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so they
+are looked up at each call (``backend.sigmoid(x)``) and never imported by name.
+
+What computes on arrays inside of a training iteration is a ``kernel``, so that the iteration can be written down as the
+list of kernels that it calls (``replay``).
 """
 
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +20,9 @@ import numpy
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
+
+
+tape: ContextVar[Any] = ContextVar("tape", default=None)  # each thread's own: what its kernels are written down on
 
 
 class DeviceError(RuntimeError):
@@ -27,18 +34,48 @@ def use(device: str) -> None:
 
     Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays as it was.
     """
-    global xp, matmul, take, sigmoid, softplus, adam_step
+    global xp, matmul, sigmoid, softplus, adam_step
     if device == "cpu":
         # glibc gives freed memory back to the system, and each iteration would fetch its megabytes anew, page by page,
         # unless a block of nearly 32 MiB has been freed: from then on it keeps them for the next array (mallopt(3)).
         numpy.empty(2**25 - 2**16, "uint8")
-        xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, _adam_step
+        xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, kernel(_adam_step)
     elif device == "gpu":
         cupy = _usable_cupy()
-        xp, (sigmoid, softplus, adam_step) = cupy, _fused_kernels(cupy)
+        xp, (sigmoid, softplus, step) = cupy, _fused_kernels(cupy)
+        adam_step = kernel(step)
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
-    matmul, take = xp.matmul, _take
+    matmul = xp.matmul
+
+
+def kernel(function: Callable[..., Array | None]) -> Callable[..., Array]:
+    """Mark a function of arrays that an iteration may call.
+
+    It returns an array, or writes into arrays that it is given and returns nothing; it keeps no state of its own.
+    """
+
+    @wraps(function)
+    def call(*args: Any) -> Array:
+        record = tape.get()
+        return function(*args) if record is None else record.call(function, args)
+
+    return call
+
+
+@kernel
+def ones(shape: tuple[int, ...], dtype: Any) -> Array:
+    return xp.ones(shape, dtype)
+
+
+@kernel
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    return xp.zeros(shape, dtype)
+
+
+def as_array(x: Any) -> Array:
+    """``x`` as an array, where NumPy gave a scalar for an array without axes."""
+    return x if isinstance(x, xp.ndarray) else xp.asarray(x)
 
 
 def asarray(data: Any, dtype: Any = None) -> Array:
@@ -103,20 +140,10 @@ def cutensor_matmul() -> Callable[[Array, Array], Array]:
     return matmul
 
 
-def _take(rows: Array, index: Array) -> Array:
-    """The ``rows`` (n, ...) at an ``index`` (m,) of integers: (m, ...)."""
-    return xp.take(rows, index, axis=0)
-
-
 def _sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), accurate for every x, but 0 where it is below 1e-20.
-
-    A pixel that is always black drifts down to there. What is computed with it then is denormal, on which a processor
-    takes a hundred times as long.
-    """
+    """1 / (1 + exp(-x)), accurate for every x."""
     y = numpy.exp(numpy.minimum(x, 88))  # where it has long been 1, and exp would overflow soon
     y /= y + 1
-    y *= y > 1e-20
     return y
 
 
@@ -127,24 +154,47 @@ def _softplus(x: Array) -> Array:
     return y
 
 
-def _adam_step(g: Array, beta1: float, beta2: float, rate: float, eps: float, p: Array, m: Array, v: Array) -> None:
-    """m = beta1 m + g, v = beta2 v + g^2, p -= rate m / (sqrt(v) + eps): in place."""
-    g, p, m, v = (numpy.atleast_1d(a) for a in (g, p, m, v))
-    rows = max(1, 65536 * len(p) // max(1, p.size))  # that many of each array stay in the cache from pass to pass
-    scratch = numpy.empty_like(p[:rows])
-    for start in range(0, len(p), rows):
-        gs, ps, ms, vs = (a[start : start + rows] for a in (g, p, m, v))
-        t = scratch[: len(gs)]
-        ms *= beta1
-        ms += gs
-        vs *= beta2
-        numpy.multiply(gs, gs, out=t)
-        vs += t
-        numpy.sqrt(vs, out=t)
-        t += eps
-        numpy.divide(ms, t, out=t)
-        t *= rate
-        ps -= t
+def _adam_step(
+    gs: list[Array],
+    ps: list[Array],
+    ms: list[Array],
+    vs: list[Array],
+    t: Array,
+    lr: Array,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Kingma and Ba 2015, algorithm 1, in place, for gradients ``gs`` of parameters ``ps`` and their moments.
+
+    ``t`` and ``lr``, float64 of shape (), count the steps and hold the learning rate. The bias corrections are made on
+    numbers instead of arrays, as section 2 there proposes at its end.
+    """
+    t += 1
+    beta1, beta2 = betas
+    root = (1 - beta2 ** float(t)) ** 0.5
+    rate, eps = float(lr) * root / (1 - beta1 ** float(t)), eps * root
+    for arrays in zip(gs, ps, ms, vs):
+        g, p, m, v = (numpy.atleast_1d(a) for a in arrays)
+        rows = max(1, 65536 * len(p) // max(1, p.size))  # that many of each array stay in the cache from pass to pass
+        scratch = numpy.empty_like(p[:rows])
+        for start in range(0, len(p), rows):
+            gi, pi, mi, vi = (a[start : start + rows] for a in (g, p, m, v))
+            s = scratch[: len(gi)]
+            mi *= beta1
+            numpy.multiply(gi, 1 - beta1, out=s)
+            mi += s
+            vi *= beta2
+            numpy.multiply(gi, gi, out=s)
+            s *= 1 - beta2
+            vi += s
+            numpy.sqrt(vi, out=s)
+            s += eps
+            numpy.divide(mi, s, out=s)
+            s *= rate
+            pi -= s
+        if t % 1000 == 0:  # where no gradient comes any more, moments become denormal numbers, and those are slow
+            m *= numpy.abs(m) > 1e-30
+            v *= v > 1e-30
 
 
 def _usable_cupy() -> ModuleType:
@@ -174,23 +224,39 @@ def first_line(error: Exception) -> str:
 
 
 def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:
-    """The functions above as CUDA kernels, one pass over memory each; T is float32 or float64 as the arrays are.
+    """The functions above as CUDA kernels, one pass over memory each; T is float32 or float64 as the arrays are."""
+    next_step = cupy.ElementwiseKernel(
+        "float64 lr, float64 beta1, float64 beta2, float64 eps",
+        "float64 t, raw T rates",
+        """
+        t += 1;
+        rates[0] = lr * sqrt(1 - pow(beta2, t)) / (1 - pow(beta1, t));
+        rates[1] = eps * sqrt(1 - pow(beta2, t));
+        """,
+        "adam_next_step",
+    )
+    move = cupy.ElementwiseKernel(
+        "T g, T beta1, T beta2, T rate, T eps",
+        "T p, T m, T v",
+        """
+        m = beta1 * m + (1 - beta1) * g;
+        v = beta2 * v + (1 - beta2) * g * g;
+        p -= rate * m / (sqrt(v) + eps);
+        """,
+        "adam_step",
+    )
 
-    Denormal numbers cost a GPU nothing, so its sigmoid goes on below 1e-20.
-    """
+    @wraps(_adam_step)
+    def step(gs: Any, ps: Any, ms: Any, vs: Any, t: Array, lr: Array, betas: tuple[float, float], eps: float) -> None:
+        rates = cupy.empty(2, ps[0].dtype)
+        next_step(lr, *betas, eps, t, rates)
+        for g, p, m, v in zip(gs, ps, ms, vs):
+            move(g, *betas, rates[0], rates[1], p, m, v)
+
     return (
         cupy.ElementwiseKernel("T x", "T y", "y = 1 / (1 + exp(-x))", "sigmoid"),
         cupy.ElementwiseKernel("T x", "T y", "y = log1p(exp(-abs(x))) + max(x, T(0))", "softplus"),
-        cupy.ElementwiseKernel(
-            "T g, T beta1, T beta2, T rate, T eps",
-            "T p, T m, T v",
-            """
-            m = beta1 * m + g;
-            v = beta2 * v + g * g;
-            p -= rate * m / (sqrt(v) + eps);
-            """,
-            "adam_step",
-        ),
+        step,
     )
 
 

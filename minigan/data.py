@@ -101,7 +101,7 @@ def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
     rows = backend.asarray(images.reshape(len(images), -1))
 
     def draw(n: int, rng: Any) -> Array:
-        pixels = backend.take(rows, rng.integers(0, len(rows), size=n)).astype("float32")
+        pixels = backend.xp.take(rows, rng.integers(0, len(rows), size=n), axis=0).astype("float32")
         pixels /= 255
         return pixels
 

@@ -6,7 +6,7 @@ Most papers have the other sign: their D is -D here. Scores are Tensors (n, 1), 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import ops
+from . import backend, ops
 from .backend import Array
 from .choices import Choices
 from .tensor import Tensor
@@ -27,13 +27,32 @@ def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float
 
     GLS-GAN (Qi 2017, arXiv 1701.06264, the section on generalised LS-GAN). ``leak`` 0 is LS-GAN (in its limit of large
     lambda), which asks for a margin between the two and no more; ``leak`` 1 is WGAN up to a constant.
+    Raises ValueError where there is not one score of each kind for each margin, which would broadcast.
     """
+    if not d_real.shape == d_fake.shape == margin.shape:
+        raise ValueError(
+            f"leaky_critic_loss: expected scores and margins of one shape, got {d_real.shape}, {d_fake.shape},"
+            f" {margin.shape}"
+        )
     return ops.mean(ops.leaky_relu(d_real - d_fake + margin, leak))
 
 
 def distance(real: Array, fake: Array) -> Array:
     """The margin of LS-GAN: how far each real row (n, d) is from the generated one beside it, as (n, 1)."""
-    return ops.norm(Tensor(real - fake), axis=1, keepdims=True).data
+    return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).data
+
+
+def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
+    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ().
+
+    Raises ValueError for others, and for a label that is not one of 0 ... k - 1 (on the GPU, looking at them waits).
+    """
+    if getattr(labels, "shape", None) != x.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"softmax_cross_entropy: expected an array of {len(x)} whole numbers, a label for each row")
+    if not 0 <= labels.min() <= labels.max() < x.shape[1]:
+        raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
+    x = x - x.data.max(axis=1, keepdims=True)  # what a row's logits have in common costs digits, and changes nothing
+    return ops.mean(ops.logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
 
 
 class Game(NamedTuple):

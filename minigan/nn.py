@@ -6,13 +6,25 @@ from itertools import pairwise
 import numpy
 
 from . import backend, ops
-from .backend import Array
+from .backend import Array, kernel
 from .choices import Choices
-from .tensor import Tensor
+from .tensor import Tensor, changed, primitive
 
 
 def identity(x: Tensor) -> Tensor:
     return x
+
+
+@primitive(lambda g, out, x: g * (out * (1 - out)))
+def pixel(x: Array) -> Array:
+    """sigmoid(x), but 0 where it is below 1e-20
+
+    A pixel that is always black drifts down to there. What is computed with it then is denormal, on which a processor
+    takes a hundred times as long.
+    """
+    y = backend.sigmoid(x)
+    y *= y > 1e-20
+    return y
 
 
 ACTIVATIONS = Choices(
@@ -45,6 +57,15 @@ class Linear:
         return ops.linear(x, self.weight, self.bias)
 
 
+@kernel
+def power_iterate(u: Array, v: Array, weight: Array) -> None:
+    """u and v a step nearer to the singular vectors of the largest singular value, in place."""
+    w = backend.matmul(u, weight)
+    v[...] = w / backend.xp.linalg.norm(w)
+    w = backend.matmul(v, weight.T)
+    u[...] = w / backend.xp.linalg.norm(w)
+
+
 class SpectralLinear(Linear):
     """A Linear layer whose weight is divided by its largest singular value, so that its slope is at most 1.
 
@@ -59,10 +80,8 @@ class SpectralLinear(Linear):
         self.power_iteration()
 
     def power_iteration(self) -> None:
-        v = backend.matmul(self.u.data, self.weight.data)
-        self.v.data[...] = v / backend.xp.linalg.norm(v)
-        u = backend.matmul(self.v.data, self.weight.data.T)
-        self.u.data[...] = u / backend.xp.linalg.norm(u)
+        power_iterate(self.u.data, self.v.data, self.weight.data)
+        changed(self.u, self.v)
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         sigma = ops.matmul_nt(ops.matmul(self.u, self.weight), self.v)
@@ -103,15 +122,25 @@ class MLP:
         """Weight and bias, layer by layer."""
         return [p for layer in self.layers for p in (layer.weight, layer.bias)]
 
+    def named_parameters(self) -> dict[str, Tensor]:
+        """The same by name: weight1, bias1, weight2, ..."""
+        names = (f"{kind}{i}" for i in range(1, len(self.layers) + 1) for kind in ("weight", "bias"))
+        return dict(zip(names, self.parameters()))
+
 
 def _nothing(critic: MLP, limit: float) -> None:
     pass
 
 
+@kernel
+def clip(x: Array, limit: float) -> None:
+    backend.xp.clip(x, -limit, limit, out=x)
+
+
 def _clip(critic: MLP, limit: float) -> None:
     for p in critic.parameters():
-        backend.xp.clip(p.data, -limit, limit, out=p.data)
-        p.version += 1
+        clip(p.data, limit)
+        changed(p)
 
 
 def _power_iteration(critic: MLP, limit: float) -> None:

@@ -10,30 +10,17 @@ The article's four are
 Only the gradient needs double backprop.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from . import ops
+from . import guards, ops
 from .autodiff import grad
-from .backend import Array
+from .backend import Array, kernel
 from .choices import Choices
 from .tensor import Tensor
 
 Critic = Callable[[Tensor | Array], Tensor]
-
-
-def interpolate(real: Array, fake: Array, rng: Any) -> Array:
-    """eps real + (1 - eps) fake, with one eps from U[0, 1) for each row. Arrays (n, ...) of one dtype, and back.
-
-    The article, section "the result of the penalty". Raises ValueError for different shapes.
-    """
-    real, fake = (x.data if isinstance(x, Tensor) else x for x in (real, fake))
-    if real.shape != fake.shape:
-        raise ValueError(
-            f"interpolate: expected as many real rows as generated ones, got {real.shape} and {fake.shape}"
-        )
-    eps = rng.random((len(real),) + (1,) * (real.ndim - 1), dtype=real.dtype)
-    return fake + eps * (real - fake)
 
 
 def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
@@ -45,18 +32,35 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     """
     if not (isinstance(points, Tensor) and points.requires_grad):
         points = Tensor(points.data if isinstance(points, Tensor) else points, requires_grad=True)
-    (gradient,) = grad(ops.sum(critic(points)), points, create_graph=True)
+    scores = ops.sum(critic(points))
+    (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)
 
 
-def difference_quotient(critic: Critic, y1: Array, y2: Array) -> Tensor:
+def difference_quotient(critic: Critic, y1: Array | Tensor, y2: Array | Tensor) -> Tensor:
     """|D(y1) - D(y2)| / ||y1 - y2|| for each pair of rows (n, ...): a Tensor (n,), 0 where the two coincide."""
     rise = ops.norm(_rows(critic(y1) - critic(y2)), axis=1)  # of one number: its absolute value
-    return rise * ops.safe_reciprocal(ops.norm(_rows(Tensor(y1 - y2)), axis=1))
+    return rise * ops.safe_reciprocal(ops.norm(_rows(ops.sub(y1, y2)), axis=1))
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x if x.ndim == 2 else ops.reshape(x, (x.shape[0], -1))
+    return x if x.ndim == 2 else ops.reshape(x, (len(x), math.prod(x.shape[1:])))
+
+
+def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
+    """eps real + (1 - eps) fake, with one eps from U[0, 1) for each row. Arrays (n, ...) of one dtype, and back.
+
+    The article, section "the result of the penalty". Raises ValueError for different shapes.
+    """
+    real, fake = (x.data if isinstance(x, Tensor) else x for x in (real, fake))
+    guards.check_pairs(real, fake)
+    return mix(real, fake, rng)
+
+
+@kernel
+def mix(real: Array, fake: Array, rng: Any) -> Array:
+    eps = rng.random((len(real),) + (1,) * (real.ndim - 1), dtype=real.dtype)
+    return fake + eps * (real - fake)
 
 
 # Where: real and generated rows, and a generator of random numbers, to the points looked at.
@@ -84,24 +88,15 @@ FORMS = Choices(
 )
 
 
-def check_slope(slope: str, where: str) -> None:
-    """Raises ValueError for a name not in SLOPES or WHERE, and for a difference where there is one point only."""
-    _ = SLOPES[slope], WHERE[where]
-    if slope == "difference" and where != "between":
-        raise ValueError(
-            f"a difference needs two points, and {where!r} gives the same one twice; take slope 'gradient' there, or"
-            " the difference 'between'"
-        )
-
-
 def slopes(
     critic: Critic, real: Array, fake: Array, rng: Any, slope: str = "gradient", where: str = "between"
 ) -> Tensor:
     """The critic's slopes (n,), one for each row of ``real`` and ``fake`` (n, ...).
 
-    ``slope`` and ``where`` are names in SLOPES and WHERE. Raises ValueError as ``check_slope`` does.
+    ``slope`` and ``where`` are names in SLOPES and WHERE. Raises ValueError for others, and for a difference where
+    there is one point only.
     """
-    check_slope(slope, where)
+    guards.check_slope(slope, where)
     points = [WHERE[where](real, fake, rng) for _ in range(2 if slope == "difference" else 1)]
     return SLOPES[slope](critic, *points)
 

@@ -1,259 +1,121 @@
-"""What an iteration calls on the CPU, as a list of array calls into ready buffers."""
+"""An iteration written down: the kernels that it calls, as a Python function without a Tensor, a loop or a choice.
 
-import operator
-from collections import defaultdict
+While an iteration runs on a ``Tape``, each kernel that it calls becomes a line, as ``v36 = positive(v28)``. What the
+engine did, both sweeps of a gradient penalty among it, then stands there as array code to be printed and compiled.
+"""
+
+import linecache
+import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-import numpy
-
 from . import backend
+from .backend import Array
 from .tensor import Tensor
+
+TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # whose lines are sections
 
 
 class Unrecordable(RuntimeError):
     """Something in an iteration cannot be recorded; the message says what."""
 
 
-class Record:
-    """Array calls in their order, each with its arrays bound; ``print`` lists them.
+class Tape:
+    """The calls of an iteration, in their order.
 
-    While an iteration is recorded, its arrays are ``Traced``: what is called with them is called, and noted. Results
-    live in blocks of memory on loan, which come back when the last array in them is gone. From there on the program
-    cannot read them any more, so a later call may have the block: the record replays in the same order.
+    ``given`` is what it starts from, by name: arrays, random generators, and closures that it calls. It is a closed
+    world: an array that is not among them, and that no kernel made, is refused, since a record would use it as it is
+    now for ever. What depends on nothing that is given comes to the same always: those calls are the ``constants``.
     """
 
-    warm_up = 1
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = dict(given)
+        self.constants: dict[str, str] = {}  # calls, and the names of what they return
+        self.functions: dict[str, Callable] = {}
+        self._names = {id(x): name for name, x in given.items()}
+        self._changing = set(self._names)
+        self._calls: list[tuple[str, tuple, Array | None, str]] = []
+        self._kept: list[Any] = []  # so that no other array gets the id of one that is known
 
-    def __init__(self) -> None:
-        self.calls: list[partial] = []
-        self.blocks: list[numpy.ndarray] = []
-        self._free: dict[int, list[numpy.ndarray]] = defaultdict(list)
-        self._names: dict[int, str] = {}  # of arrays, by address
-
-    def run(self, steps: Callable[[], numpy.ndarray]) -> numpy.ndarray:
-        return steps()
-
-    def make(self, model: Any, state: dict[str, Tensor]) -> None:
-        """Run ``model.steps()`` and record it. Raises Unrecordable."""
-        arrays, rng, take = {name: tensor.data for name, tensor in state.items()}, model.rng, backend.take
-        self._names = {_address(array): name for name, array in arrays.items()}
+    def call(self, function: Callable, args: tuple) -> Array | None:
+        """Call a kernel, and note it. Raises Unrecordable."""
+        name = self._name(function)
+        for x in leaves(args):
+            if isinstance(x, backend.xp.ndarray) and id(x) not in self._names:
+                raise Unrecordable(f"{name} got an array {x.shape} that no kernel made and the state does not hold")
+        section, before = self._section(), backend.tape.set(None)
         try:
-            model.rng = _Draws(self, rng)
-            backend.take = self._take
-            for tensor in state.values():
-                tensor.data = self._traced(tensor.data)
-            self._kept = model.steps()  # so that its memory is not lent again
+            result = function(*args)
         finally:
-            model.rng, backend.take = rng, take
-            for name, tensor in state.items():
-                arrays[name][...] = _plain(tensor.data)  # itself, unless another was put in its place
-                tensor.data = arrays[name]
-        self.result = _plain(self._kept)
+            backend.tape.reset(before)
+        if result is not None:
+            result = backend.as_array(result)
+        self._kept.append((args, result))
+        if result is not None and name not in self.given and self._changing.isdisjoint(map(id, leaves(args))):
+            text = f"{name}({', '.join(map(self._text, args))})"
+            self._names[id(result)] = self.constants.setdefault(text, f"c{len(self.constants) + 1}")
+            return result
+        self._calls.append((name, args, result, section))
+        if result is not None:
+            self._names.setdefault(id(result), f"v{len(self._calls)}")
+            self._changing.add(id(result))
+        return result
 
-    def replay(self) -> numpy.ndarray:
-        for call in self.calls:
-            call()
-        return self.result
+    def _name(self, function: Callable) -> str:
+        """A function goes by its own name, or one like it; what was made anew, as a closure is, is given too."""
+        name = stem = function.__name__ if function.__name__.isidentifier() else "kernel"
+        while self.functions.setdefault(name, function) is not function:
+            name = f"{stem}{len(self.functions)}"
+        if "<locals>" in function.__qualname__:
+            self.given[name] = function
+        return name
 
-    @staticmethod
-    def same(x: Any, y: Any) -> bool:
-        return x.tobytes() == y.tobytes() if isinstance(x, numpy.ndarray) else x == y
+    def _section(self) -> str:
+        """The line of the program that is at work; what is held by a name there is called so here as well."""
+        frame, section = sys._getframe(2), ""
+        while frame:
+            if frame.f_code.co_filename in TOLD:
+                line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+                section = section or f"{frame.f_code.co_name}: {line}"
+                for name, x in frame.f_locals.items():
+                    at, taken = id(x.data if isinstance(x, Tensor) else x), {*self._names.values(), *self.functions}
+                    if self._names.get(at, "")[:1] == "v":  # and a number: it has no name yet
+                        free = (f"{name}{n}" for n in ("", *range(2, 1000)))
+                        self._names[at] = next(n for n in free if n not in taken)
+            frame = frame.f_back
+        return section
 
-    def make_array(self, function: Callable, args: tuple, named: dict[str, Any], takes_out: bool) -> "Traced":
-        """Call a function that returns a view of an argument, or else a new array, and note how that is made."""
-        plain = _plain(args)
-        result = function(*plain, **_plain(named))
-        if not isinstance(result, (numpy.ndarray, numpy.generic)):
-            raise Unrecordable(f"{function.__name__} returns no array, but {type(result).__name__}")
-        result = numpy.asarray(result)
-        if any(numpy.may_share_memory(result, x) for x in plain if isinstance(x, numpy.ndarray)):
-            return self._traced(result)
-        out = self.empty_like(result)
-        if takes_out:
-            self._note(function, args, {**named, "out": out})
-        else:
-            self._note(_put, (out, function, args, named), {})
-        _plain(out)[...] = result
-        return out
+    def source(self, returned: Array, forget: bool = False) -> str:
+        """The constants, and a function of ``given``; to ``forget``, with a del after each array's last use."""
+        last = {id(x): i for i, (_, args, out, _) in enumerate(self._calls) for x in leaves([*args, out])}
+        last |= dict.fromkeys([id(returned), *map(id, self.given.values())], -1)
+        body, at = [], ""
+        for i, (name, args, out, section) in enumerate(self._calls):
+            body += ["", f"    # {section}"] if section != at else []
+            at, made = section, "" if out is None else f"{self._names[id(out)]} = "
+            shape = "" if out is None else f"  # {out.shape}"
+            body.append(f"    {made}{name}({', '.join(map(self._text, args))})".ljust(80 if shape else 0) + shape)
+            gone = {self._names[id(x)] for x in leaves((*args, out)) if last[id(x)] == i and id(x) in self._changing}
+            body += [f"    del {', '.join(sorted(gone))}"] if forget and gone else []
+        head = [f"{name} = {text}" for text, name in self.constants.items()]
+        head += ["", "", f"def iteration({', '.join(self.given)}):"]
+        return "\n".join([*head, *body[1:], f"    return {self._names[id(returned)]}\n"])
 
-    def change_array(self, function: Callable, args: tuple, named: dict[str, Any]) -> None:
-        """Call a function that writes into an argument, and note it."""
-        function(*_plain(args), **_plain(named))
-        self._note(function, args, named)
-
-    def empty_like(self, array: numpy.ndarray) -> "Traced":
-        """A new array on loan, of the shape, the dtype and the layout of ``array``."""
-        free = self._free[array.nbytes]
-        if not free:
-            self.blocks.append(numpy.empty(max(1, array.nbytes), "uint8"))
-            free.append(self.blocks[-1])
-        memory = numpy.asarray(_Loan(free.pop(), free))
-        strides = numpy.empty_like(array).strides
-        return self._traced(numpy.ndarray(array.shape, array.dtype, memory, strides=strides))
-
-    def _take(self, rows: numpy.ndarray, index: "Traced") -> "Traced":
-        """``numpy.take`` does not look at the index to see whom to call."""
-        return self.make_array(numpy.take, (rows, index), {"axis": 0}, takes_out=False)
-
-    def _traced(self, array: numpy.ndarray) -> "Traced":
-        traced = array.view(Traced)
-        traced.record = self
-        return traced
-
-    def _note(self, function: Callable, args: tuple, named: dict[str, Any]) -> None:
-        self.calls.append(partial(function, *_map(_without_loan, args), **_map(_without_loan, named)))
-
-    def __str__(self) -> str:
-        names = {**self._names, **{_address(block): f"b{i}" for i, block in enumerate(self.blocks)}}
-
-        def text(x: Any) -> str:
-            if isinstance(x, (tuple, list)):
-                return f"({', '.join(map(text, x))})"
-            if not isinstance(x, numpy.ndarray):
-                return str(x)
-            at = _address(_owner(x))
-            name = names.setdefault(at, f"c{len(names) - len(self._names) - len(self.blocks)}")
-            start = _address(x) - at
-            return f"{name}{f'+{start}' if start else ''} {x.dtype}{list(x.shape)}"
-
-        lines = []
-        for call in self.calls:
-            if call.func is _put:
-                out, function, args, named = call.args
-            else:
-                function, args, named = call.func, call.args, dict(call.keywords)
-                out = named.pop("out", None)
-            got = [*map(text, args), *(f"{key}={text(x)}" for key, x in named.items())]
-            made = "" if out is None else f"{text(out)} = "
-            lines.append(f"{len(lines):5d}  {made}{function.__name__}({', '.join(got)})")
-        size = sum(block.nbytes for block in self.blocks) / 2**20
-        return "\n".join([*lines, f"{len(lines)} calls; {len(self.blocks)} blocks of memory (b), {size:.1f} MiB"])
+    def _text(self, x: Any) -> str:
+        """An argument, as it is written."""
+        if id(x) in self._names:
+            return self._names[id(x)]
+        if isinstance(x, (tuple, list)):
+            texts = ", ".join(map(self._text, x))
+            return f"[{texts}]" if isinstance(x, list) else f"({texts}{',' * (len(x) == 1)})"
+        return "..." if x is ... else repr(str(x) if hasattr(x, "itemsize") else x)  # a dtype by its name
 
 
-class Traced(numpy.ndarray):
-    """An array while it is recorded: what is called with it is noted in its ``record``, or refused."""
-
-    record: Record | None = None
-
-    def __array_finalize__(self, other: Any) -> None:
-        self.record = getattr(other, "record", None)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, out: tuple = (), **named: Any) -> Any:
-        record = next(x.record for x in (*args, *out) if isinstance(x, Traced))
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        if ufunc.nout > 1:
-            raise Unrecordable(f"{ufunc.__name__} has several results")
-        if method == "at":
-            return record.change_array(function, args, named)
-        if not out:
-            return record.make_array(function, args, named, takes_out=True)
-        record.change_array(function, args, {**named, "out": out[0]})
-        return out[0]
-
-    def __array_function__(self, function: Callable, types: Any, args: tuple, named: dict[str, Any]) -> Any:
-        if function is numpy.empty_like:
-            return self.record.empty_like(function(*_plain(args), **named))
-        if named.get("out") is None:
-            return self.record.make_array(function, args, named, takes_out=function in TAKE_OUT)
-        self.record.change_array(function, args, named)
-        return named["out"]
-
-    def __getitem__(self, index: Any) -> "Traced":
-        index = index if isinstance(index, tuple) else (index,)
-        if all(isinstance(i, int) for i in index):
-            index = (*index, ...)  # what would be a number is an array of it
-        return self.record.make_array(operator.getitem, (self, index), {}, takes_out=False)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.record.change_array(operator.setitem, (self, index, value), {})
-
-    def __iter__(self) -> Iterator["Traced"]:
-        return (self[i] for i in range(len(self)))
-
-    def astype(self, dtype: Any) -> "Traced":
-        out = self.record.empty_like(numpy.empty(self.shape, dtype))
-        self.record.change_array(numpy.copyto, (out, self), {"casting": "unsafe"})
-        return out
-
-    def reshape(self, *shape: Any) -> "Traced":
-        return numpy.reshape(self, shape[0] if len(shape) == 1 else shape)
-
-
-def _refuse(name: str) -> Callable:
-    def method(self: Traced, *_: Any, **__: Any) -> Any:
-        raise Unrecordable(f"ndarray.{name} of an array that changes")
-
-    return method
-
-
-# Methods that NumPy builds from functions that come here, or that give a view; every other would go unseen.
-SEEN = {"all", "any", "clip", "max", "mean", "min", "prod", "squeeze", "sum", "swapaxes", "transpose", "view"}
-UNSEEN = {name for name in dir(numpy.ndarray) if name[0] != "_" and callable(getattr(numpy.ndarray, name))}
-UNSEEN |= {"__bool__", "__complex__", "__copy__", "__deepcopy__", "__float__", "__index__", "__int__", "__reduce__"}
-for _name in UNSEEN - SEEN - vars(Traced).keys():
-    setattr(Traced, _name, _refuse(_name))
-
-TAKE_OUT = {numpy.concatenate, numpy.stack}
-
-
-class _Draws:
-    """A random generator whose draws are noted."""
-
-    def __init__(self, record: Record, rng: numpy.random.Generator) -> None:
-        self._record, self._rng = record, rng
-
-    def __getattr__(self, name: str) -> Callable[..., Traced]:
-        method = getattr(self._rng, name)
-        takes_out = name in ("random", "standard_normal")
-        return lambda *args, **named: self._record.make_array(method, args, named, takes_out)
-
-
-class _Loan:
-    """A block of memory, lent to the arrays in it: it returns to ``free`` when the last of them is gone."""
-
-    def __init__(self, memory: numpy.ndarray, free: list[numpy.ndarray]) -> None:
-        self.memory, self._free = memory, free
-        self.__array_interface__ = memory.__array_interface__
-
-    def __del__(self) -> None:
-        self._free.append(self.memory)
-
-
-def _put(out: numpy.ndarray, function: Callable, args: tuple, named: dict[str, Any]) -> None:
-    out[...] = function(*args, **named)
-
-
-def _map(function: Callable, x: Any) -> Any:
-    """x with ``function`` of every array in it, in tuples, lists and dicts too."""
-    if isinstance(x, numpy.ndarray):
-        return function(x)
+def leaves(x: Any) -> Iterator[Any]:
+    """What is in tuples and lists, however deep."""
     if isinstance(x, (tuple, list)):
-        return type(x)(_map(function, y) for y in x)
-    return {name: _map(function, y) for name, y in x.items()} if isinstance(x, dict) else x
-
-
-def _plain(x: Any) -> Any:
-    """x with plain arrays for those that are traced."""
-    return _map(lambda array: array.view(numpy.ndarray), x)
-
-
-def _without_loan(x: numpy.ndarray) -> numpy.ndarray:
-    """The same memory as a plain array that does not keep it on loan."""
-    owner = x
-    while isinstance(owner, numpy.ndarray):
-        owner = owner.base
-    if not isinstance(owner, _Loan):
-        return x.view(numpy.ndarray)
-    return numpy.ndarray(x.shape, x.dtype, owner.memory, _address(x) - _address(owner.memory), x.strides)
-
-
-def _owner(x: numpy.ndarray) -> numpy.ndarray:
-    while isinstance(x.base, numpy.ndarray):
-        x = x.base
-    return x
-
-
-def _address(x: numpy.ndarray) -> int:
-    return x.__array_interface__["data"][0]
+        for y in x:
+            yield from leaves(y)
+    else:
+        yield x

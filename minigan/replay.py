@@ -1,101 +1,104 @@
 """An iteration recorded once, and replayed from then on.
 
-A training iteration calls the same array functions on arrays of the same shapes each time. So one is recorded: on the
-CPU as a list of those calls into ready buffers (``Record``), on the GPU as a CUDA graph (``Graph``). From then on the
-record is replayed: no Tensor, no allocation, no Python but a loop.
+A training iteration calls the same kernels on arrays of the same shapes each time. So one is written down (``record``),
+and from then on that program is called: no Tensor, no sweep, no choice. On a GPU it may be one CUDA graph instead.
 
-Whatever depends on more than the arrays of ``Model.state`` and the draws of ``Model.rng`` is frozen into the record, in
-silence: a number read off an array, another generator's draw, a call that went unseen. So a record proves itself before
-it is relied on: from one state, an iteration as it is and a replayed one must come to the same (``Replayed``).
+What can be replayed is a model with ``steps()``, which changes the arrays of its ``state()`` in place and draws from
+its ``rng``. Whatever else it depends on is frozen in a record. So what it is made of, its ``parts()``, is looked at
+before each replay, and where another one stands in its place, a new record is made. And a record proves itself before
+it is relied on, and every thousand iterations again: from one state, an iteration as it is and a replayed one must come
+to the same.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from contextlib import suppress
+from operator import is_
+from typing import Any
 
 import numpy
 
 from . import backend
 from .backend import Array
-from .record import Record, Unrecordable
-from .tensor import Tensor
+from .guards import Switch
+from .record import Tape, Unrecordable
+from .tensor import changed
 
-
-class Model(Protocol):
-    """What can be replayed: ``steps`` changes the arrays of ``state()``, in place, and draws from ``rng``."""
-
-    rng: Any
-
-    def steps(self) -> Array: ...
-
-    def state(self) -> dict[str, Tensor]: ...
+PROVE_EVERY = 1000
 
 
 class Replayed:
-    """``model.steps``, to be called many times over: at first as it is, then recorded, then proven, then replayed.
+    """``model.steps()``, to be called many times over: recorded, proven, and from then on replayed.
 
-    A recording runs the iteration, and is undone. It proves itself in the next one, from another state: what is frozen
-    would be right in its own. Returns what ``steps`` does, an array, which the next call may overwrite. Where no record
-    can be made, or where it fails its proof, a warning of one line says so, and all goes on as it is.
+    Where no record can be made, or where it fails a proof, a warning of one line says so, what it did is undone, and
+    all goes on as it is. A copy begins anew.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model, self.state = model, model.state()
-        self.record: Record | Graph = Record() if backend.xp is numpy else Graph()
-        self.calls = 0
-        self.proven = self.refused = False
+    def __init__(self, graph: bool = False) -> None:
+        if graph:
+            backend.cutensor_matmul()  # its error is told at once
+        self._kind = Graph if graph else Program
+        self._begin([])
 
-    def __call__(self) -> Array:
+    def __reduce__(self) -> tuple:
+        return Replayed, (self._kind is Graph,)
+
+    def _begin(self, parts: list[Any]) -> None:
+        self._parts, self.calls, self.record, self.proven, self.refused = parts, 0, None, False, False
+
+    def __call__(self, model: Any) -> Array:
+        parts = model.parts()
+        if len(parts) != len(self._parts) or not all(map(is_, parts, self._parts)):
+            self._begin(parts)
+            self._tensors = list(model.state().values())
         self.calls += 1
-        if self.proven:
-            return self._replay()
-        if not self.refused and self.calls > self.record.warm_up:
-            before = self._snapshot()
+        if self.proven and self.calls % PROVE_EVERY:
+            changed(*self._tensors)
+            return self.record.replay()
+        if not self.refused:
+            before = _snapshot(model)
             try:
-                if self.calls == self.record.warm_up + 1:
-                    self._record()
+                if self.record is None:
+                    self.record = self._kind(model)
                 else:
-                    return self._prove(before)
+                    self._prove(model, before)
             except Unrecordable as error:
-                warnings.warn(f"iterations are not replayed, but run as they are: {error}", stacklevel=2)
-                self.refused = True
-            self._restore(before)
-        return self.record.run(self.model.steps)
+                warnings.warn(f"iterations are not replayed, but run as they are: {error}", stacklevel=3)
+                self.refused, self.proven = True, False
+            _restore(model, before)
+        return model.steps()
 
-    def _record(self) -> None:
-        self.arrays = {name: tensor.data for name, tensor in self.state.items()}
-        self.record.make(self.model, self.state)
-
-    def _replay(self) -> Array:
-        for name, tensor in self.state.items():
-            if tensor.data is not self.arrays[name]:  # somebody assigned another; the record goes on with its own
-                self.arrays[name][...] = tensor.data
-            tensor.data = self.arrays[name]
-        return self.record.replay()
-
-    def _prove(self, before: dict[str, Any]) -> Array:
-        """An iteration as it is and a replayed one, from the same state. Raises Unrecordable where they differ."""
-        expected = {"what it returns": self.record.run(self.model.steps).copy(), **self._snapshot()}
-        self._restore(before)
+    def _prove(self, model: Any, before: dict[str, Any]) -> None:
+        """A replayed iteration and one as it is, from the same state. Raises Unrecordable where they differ."""
         try:
-            got = {"what it returns": self._replay(), **self._snapshot()}
+            got = {"what it returns": self.record.replay().copy(), **_snapshot(model)}
         except Exception as error:  # whatever a wrong record does
             raise Unrecordable(f"a replayed one ends in {type(error).__name__} ({error})") from None
+        _restore(model, before)
+        expected = {"what it returns": model.steps(), **_snapshot(model)}
         for name in expected:
-            if not self.record.same(expected[name], got[name]):
+            if not _same(expected[name], got[name]):
                 raise Unrecordable(f"a replayed one comes to another result in {name}")
         self.proven = True
-        return got["what it returns"]
 
-    def _snapshot(self) -> dict[str, Any]:
-        arrays = {name: tensor.data.copy() for name, tensor in self.state.items()}
-        return {**arrays, "the random generator": backend.rng_state(self.model.rng)}
 
-    def _restore(self, snapshot: dict[str, Any]) -> None:
-        for name, tensor in self.state.items():
-            tensor.data[...] = snapshot[name]
-        backend.set_rng_state(self.model.rng, snapshot["the random generator"])
+class Program:
+    """The kernels of an iteration as a compiled function; ``str`` of it is its source."""
+
+    def __init__(self, model: Any) -> None:
+        arrays = {name.replace(".", "_"): tensor.data for name, tensor in model.state().items()}
+        tape = Tape({"rng": model.rng, **arrays})
+        with Switch(backend.tape, tape):
+            returned = model.steps()
+        self.functions, self.given, self._source = tape.functions, tape.given, tape.source(returned)
+        scope = dict(tape.functions)
+        exec(compile(tape.source(returned, forget=True), "<an iteration>", "exec"), scope)
+        self._function = scope["iteration"]
+
+    def replay(self) -> Array:
+        return self._function(*self.given.values())
+
+    def __str__(self) -> str:
+        return self._source
 
 
 class Graph:
@@ -104,51 +107,51 @@ class Graph:
     CuPy refuses to record cuBLAS (cupy/cupy#6290), so cuTENSOR multiplies matrices here. Raises DeviceError without it.
     """
 
-    warm_up = 3  # kernels are compiled, and products planned
-
-    def __init__(self) -> None:
-        cuda = backend.xp.cuda
-        self._matmul = backend.cutensor_matmul()
+    def __init__(self, model: Any) -> None:
+        cuda, before = backend.xp.cuda, backend.matmul
         # The graph goes on using the addresses that it saw, so they come from a pool that nobody else allocates from.
-        self._stream, self._pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
-
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        cuda = backend.xp.cuda
+        stream, self._pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
         cuda.Device().synchronize()
-        before, backend.matmul = backend.matmul, self._matmul
         try:
-            with self._stream, cuda.using_allocator(self._pool.malloc):
-                yield
-        finally:
-            backend.matmul = before
-            self._stream.synchronize()
-
-    def run(self, steps: Callable[[], Array]) -> Array:
-        with self._aside():
-            return steps()
-
-    def make(self, model: Model, state: dict[str, Tensor]) -> None:
-        """Capture ``model.steps()``, which runs nothing yet. Raises Unrecordable."""
-        try:
-            with self._aside():
-                self._stream.begin_capture()
+            backend.matmul = backend.cutensor_matmul()
+            with stream, cuda.using_allocator(self._pool.malloc):
+                for _ in range(3):  # kernels are compiled, and products planned
+                    model.steps()
+                stream.begin_capture()
                 try:
-                    self.result = model.steps()
+                    self._result = model.steps()
                 except BaseException:
                     with suppress(RuntimeError):  # of a capture cut short; what cut it short matters
-                        self._stream.end_capture()
+                        stream.end_capture()
                     raise
-                self._graph = self._stream.end_capture()
+                self._graph = stream.end_capture()
         except RuntimeError as error:
             raise Unrecordable(f"no CUDA graph can be captured ({backend.first_line(error)})") from None
+        finally:
+            backend.matmul = before
+            stream.synchronize()
 
     def replay(self) -> Array:
         self._graph.launch()
-        return self.result
+        return self._result
 
-    @staticmethod
-    def same(x: Array, y: Array) -> bool:
-        """To rounding, which differs between kernels."""
-        x, y = (backend.to_numpy(a).astype("float64") for a in (x, y))
-        return bool(numpy.linalg.norm(x - y) <= 1e-3 * numpy.linalg.norm(x))
+
+def _snapshot(model: Any) -> dict[str, Any]:
+    arrays = {name: tensor.data.copy() for name, tensor in model.state().items()}
+    return {**arrays, "the random generator": backend.rng_state(model.rng)}
+
+
+def _restore(model: Any, snapshot: dict[str, Any]) -> None:
+    for name, tensor in model.state().items():
+        tensor.data[...] = snapshot[name]
+    backend.set_rng_state(model.rng, snapshot["the random generator"])
+
+
+def _same(x: Any, y: Any) -> bool:
+    """Bit for bit on the CPU; on a GPU to rounding, which differs between kernels."""
+    if not isinstance(x, backend.xp.ndarray):
+        return x == y
+    if backend.xp is numpy:
+        return x.tobytes() == y.tobytes()
+    x, y = (backend.to_numpy(a).astype("float64") for a in (x, y))
+    return bool(numpy.linalg.norm(x - y) <= 1e-3 * numpy.linalg.norm(x))

@@ -4,19 +4,25 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from .backend import Array, kernel
 from .choices import Choices
+from .guards import check_slope
 from .losses import GAMES
 from .nn import ACTIVATIONS, CONSTRAINTS, INITS, OUTPUTS
-from .penalties import FORMS, SLOPES, WHERE, check_slope
+from .penalties import FORMS, SLOPES, WHERE
 
-# a random generator and a shape to noise, float32
-NOISES = Choices(
-    "noise",
-    {
-        "normal": lambda rng, shape: rng.standard_normal(shape, dtype="float32"),
-        "uniform": lambda rng, shape: rng.random(shape, dtype="float32") * 2 - 1,
-    },
-)
+
+@kernel
+def normal(rng: Any, shape: tuple[int, int]) -> Array:
+    return rng.standard_normal(shape, dtype="float32")
+
+
+@kernel
+def uniform(rng: Any, shape: tuple[int, int]) -> Array:
+    return rng.random(shape, dtype="float32") * 2 - 1
+
+
+NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # by a random generator, of a shape, float32
 
 # what the learning rate is multiplied by, once a share of the iterations is done
 DECAYS = Choices("decay", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})

@@ -1,106 +1,73 @@
 """A Tensor: an array, and how it was made."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
-from inspect import signature
 from itertools import count
-from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy
-
-from . import backend
+from . import backend, guards
 from .backend import Array
 
-_birth = count().__next__
+_birth = count(1).__next__
 _recording = ContextVar("recording", default=True)  # each thread's own
 
 
-class Tensor:
+class Tensor(guards.NoArray):
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
     ``data`` is a NumPy or CuPy array of floats. A Tensor made by a primitive also holds ``op``, the primitive, and
     ``args``, what it was called with: ``data == op(*args).data``. It never refers to anything made later, so a graph
-    has no cycles and is freed with its last Tensor.
+    has no cycles and is freed with its last Tensor. A copy, or a pickle, has no history.
 
-    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers.
-    ``version`` counts how often ``data`` was assigned since; whoever writes into the array adds 1 (``Adam`` does), so
-    that ``grad`` can tell a graph whose arrays are no longer what they were. A copy, or a pickle, has no history.
-
-    ``unrecorded`` are weak references to what a gradient depends on whose sweep was not recorded, and whatever is made
-    of that gradient: so ``grad`` can tell where a derivative would be missing. ``detach`` makes a constant of it.
+    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers. By the same
+    clock ``memory`` says when the array was last written to; Tensors that are views of one array have one memory, so
+    that ``grad`` can tell a graph whose arrays are no longer what they were. Assigning to ``data`` notes it; whoever
+    writes into the array itself calls ``changed``. ``unrecorded`` marks a gradient whose sweep was not recorded, and
+    what is made of it; ``detach`` makes a constant of it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_data",
-        "args",
-        "birth",
-        "op",
-        "requires_grad",
-        "unrecorded",
-        "version",
-        "versions_read",
-    )
-    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
-    __array_priority__ = 1000  # and instead of CuPy
+    __slots__ = ("__weakref__", "_data", "args", "birth", "memory", "op", "requires_grad", "unrecorded")
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self._data = data
-        self.requires_grad = requires_grad
-        self.op = None
-        self.args = ()
-        self.birth = _birth()
-        self.version = self.versions_read = 0
-        self.unrecorded = frozenset()
-
-    def _assign(self, data: Array) -> None:
-        self._data = data
-        self.version += 1
-
-    data = property(attrgetter("_data"), _assign)
-    shape, dtype, ndim = (property(attrgetter(f"_data.{name}")) for name in ("shape", "dtype", "ndim"))
+        self._data, self.requires_grad = data, requires_grad
+        self.op, self.args, self.birth = None, (), _birth()
+        self.memory, self.unrecorded = [0], False
 
     @property
-    def operands(self) -> list["Tensor"]:
-        """The Tensors it was made from that require a gradient."""
-        return [x for x in self.args if isinstance(x, Tensor) and x.requires_grad]
+    def data(self) -> Array:
+        return self._data
 
-    @property
-    def stale(self) -> bool:
-        """Whether it was changed since it was made, or anything that it was made from."""
-        now = sum(x.version for x in self.args if isinstance(x, Tensor))
-        return self.op is not None and self.version + now != self.versions_read
+    @data.setter
+    def data(self, data: Array) -> None:
+        if data is not self._data:
+            self._data, self.memory = data, [0]
+        changed(self)
+
+    shape = property(lambda x: x._data.shape)
+    dtype = property(lambda x: x._data.dtype)
+    ndim = property(lambda x: x._data.ndim)
 
     def detach(self) -> "Tensor":
         """The same array, without its history."""
-        return Tensor(self.data)
+        out = Tensor(self._data)
+        out.memory = self.memory
+        return out
 
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device)."""
-        return self.data.item()
+        return self._data.item()
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self._data)
 
     def __iter__(self) -> Iterator["Tensor"]:
         return map(self.__getitem__, range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self.data)
-
-    def __eq__(self, other: object) -> NoReturn:
-        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
-
-    __hash__ = object.__hash__
-
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a Tensor is no array: write x.data, or minigan.backend.to_numpy(x); or a function of mg.ops")
+        return bool(self._data)
 
     def __reduce__(self) -> tuple:
-        return Tensor, (self.data, self.requires_grad)
+        return Tensor, (self._data, self.requires_grad)
 
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self)}, dtype={self.dtype}, requires_grad={self.requires_grad})"
@@ -109,82 +76,56 @@ class Tensor:
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use.
 
-    A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers and for what is
-    not numbers at all.
+    A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
+    precision, and for what is not numbers at all.
     """
     data = data.data if isinstance(data, Tensor) else data
-    array = backend.xp.array(data)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
-    keep = array.dtype.kind == "f" and hasattr(data, "dtype")
-    return Tensor(array if keep else array.astype("float32"), requires_grad)
+    return Tensor(guards.real_numbers(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
 
 
-@contextmanager
-def recording(on: bool) -> Iterator[None]:
-    """Whether the Tensors that this thread makes inside remember how they were made."""
-    before = _recording.set(on)
-    try:
-        yield
-    finally:
-        _recording.reset(before)
+def changed(*tensors: Tensor) -> None:
+    """Note that the arrays of ``tensors`` were written to: what was made of them before is no longer theirs."""
+    for x in tensors:
+        x.memory[0] = _birth()
 
 
-def no_grad() -> Any:
-    """``with no_grad():`` Tensors made inside keep no history and require no gradient."""
+def recording(on: bool) -> guards.Switch:
+    """``with recording(on):`` whether the Tensors that this thread makes inside remember how they were made."""
+    return guards.Switch(_recording, on)
+
+
+def no_grad() -> guards.Switch:
+    """``with no_grad():`` Tensors made inside keep no history and require no gradient; or a decorator of a function."""
     return recording(False)
 
 
-def primitive(*vjps: Callable[..., Tensor], expects: str = "an array") -> Callable[..., Callable[..., Tensor]]:
+def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
     """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
 
     The first parameters of ``forward`` are the operands: Tensors, of which it gets the arrays, or constants (arrays and
-    numbers, to which no gradient flows). What follows is not differentiated: axes, shapes, slopes.
+    numbers, to which no gradient flows; they are held, not copied). What follows is not differentiated: axes, shapes,
+    slopes.
 
     For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *args)`` takes the gradient
     ``g`` with respect to the result ``out`` of ``op(*args)``, and returns the one with respect to that operand, in its
-    shape and dtype. ``expects`` says in an error what the operands should have been.
+    dtype, and in its shape or in one that it was broadcast to.
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
-        parameters = signature(forward)
+        compute, n = backend.kernel(forward), len(vjps)
 
-        @wraps(forward)
-        def op(*args: Any, **named: Any) -> Tensor:
-            if named or len(args) != len(parameters.parameters):
-                try:
-                    bound = parameters.bind(*args, **named)
-                except TypeError as error:
-                    raise TypeError(f"{op.__name__}: {error}") from None
-                bound.apply_defaults()
-                args = bound.args
-            arrays, dtypes, differentiable, unrecorded, versions = [], set(), False, (), 0
-            for x in args[: len(vjps)]:
+        @guards.called_rightly(forward, n)
+        def op(*args: Any) -> Tensor:
+            arrays, requires_grad, unrecorded = list(args), False, False
+            for i, x in enumerate(args[:n]):
                 if isinstance(x, Tensor):
-                    differentiable = differentiable or x.requires_grad
-                    if x.unrecorded:
-                        unrecorded = {ref for ref in x.unrecorded.union(unrecorded) if ref() is not None}
-                    versions += x.version
-                    x = x.data
-                    dtypes.add(x.dtype)
-                elif isinstance(x, numpy.generic):
-                    x = x.item()
-                arrays.append(x)
-            try:
-                data = forward(*arrays, *args[len(vjps) :])
-            except (ValueError, IndexError) as error:
-                got = ", ".join(str(getattr(x, "shape", x)) for x in args)
-                raise type(error)(f"{op.__name__}: got {got}; expected {expects}") from None
-            if not isinstance(data, backend.xp.ndarray):  # NumPy reduces to scalars, CuPy to arrays
-                data = backend.asarray(data)
-            if dtypes and dtypes != {data.dtype}:
-                got = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in arrays)
-                raise TypeError(f"{op.__name__}: got {got}; expected operands of one dtype, to be kept")
-            out = Tensor(data)
-            if differentiable and _recording.get():
-                out.requires_grad, out.op, out.args, out.versions_read = True, op, args, versions
-            if unrecorded and _recording.get():
-                out.unrecorded = frozenset(unrecorded)
+                    arrays[i] = x._data
+                    requires_grad, unrecorded = requires_grad or x.requires_grad, unrecorded or x.unrecorded
+            out = Tensor(backend.as_array(compute(*arrays)))
+            if _recording.get():
+                out.unrecorded = unrecorded
+                if requires_grad:
+                    out.op, out.args, out.requires_grad = op, args, True
             return out
 
         op.vjps = vjps

@@ -7,54 +7,16 @@ from typing import Any
 
 import numpy
 
-from . import backend
+from . import backend, ops
 from .autodiff import grad
-from .backend import Array
+from .backend import Array, kernel
 from .losses import GAMES
-from .nn import CONSTRAINTS, MLP
+from .nn import CONSTRAINTS, MLP, pixel
 from .optim import Adam
 from .penalties import slopes
 from .replay import Replayed
 from .settings import DECAYS, NOISES, PENALTIES, Settings
-from .tensor import Tensor, no_grad
-
-
-def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
-    """A new critic, (n, dim) to (n, 1), and generator, (n, noise_dim) to (n, dim)."""
-    layer, _ = CONSTRAINTS[settings.constraint]
-    kind = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
-    critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
-    generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
-    return critic, generator
-
-
-def shapes(settings: Settings, dim: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays that training changes, by their names in ``WGANGP.state``, before any is made."""
-    found: dict[str, tuple[int, ...]] = {}
-    sizes = {"critic": [dim, *settings.critic, 1], "generator": [settings.noise_dim, *settings.generator, dim]}
-    for name, layers in sizes.items():
-        parameters = [shape for n, m in pairwise(layers) for shape in ((n, m), (m,))]
-        for kind in (
-            name,
-            f"{name}.m",
-            f"{name}.v",
-            *(["averaged"] if name == "generator" and settings.average else []),
-        ):
-            found |= {f"{kind}.{i}": shape for i, shape in enumerate(parameters)}
-    if settings.constraint == "spectral":
-        for i, (n, m) in enumerate(pairwise(sizes["critic"])):
-            found |= {f"critic.spectral.u.{i}": (1, n), f"critic.spectral.v.{i}": (1, m)}
-    return found
-
-
-def generate(generator: MLP, noise: Array) -> Array:
-    """The samples (n, dim) that the generator makes of ``noise`` (n, noise_dim), float32."""
-    with no_grad():
-        return generator(noise).data
-
-
-class Diverged(ArithmeticError):
-    """A figure or a parameter is NaN or infinite; the message says since when, and what was last finite."""
+from .tensor import Tensor, changed, no_grad
 
 
 class WGANGP:
@@ -64,11 +26,65 @@ class WGANGP:
     samples than its weights of the moment (Yazici et al. 2019, arXiv 1806.04498); with ``average`` 0, itself.
     ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws there.
     The same settings and ``draw`` give the same numbers, bit for bit, on the same machine's CPU, for the same number of
-    threads. With ``replay`` (on the CPU, unless told otherwise) an iteration is recorded once, and then replayed.
+    threads. With ``replay`` an iteration is recorded once, and then replayed; with "graph", as a CUDA graph.
     """
 
+    def iteration(self) -> Array:
+        """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
+
+        Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: nothing in
+        here waits for it. The next iteration may overwrite it.
+        """
+        s = self.settings
+        if s.decay != "constant":
+            self.critic_adam.lr = self.generator_adam.lr = s.learning_rate * self.decay(self.iterations / s.iterations)
+        # At first the average reaches back over an eighth of the iterations, so that the initial weights are forgotten.
+        self.average_step.data.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
+        self.iterations += 1
+        return self.replayed(self) if self.replayed else self.steps()
+
+    def steps(self) -> Array:
+        """All that an iteration does on the device, to the arrays of ``state``."""
+        n, times = self.settings.batch_size, self.settings.critic_steps
+        reals = kernel(self.draw)(n * times, self.rng)
+        fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
+        for i in range(times):
+            l1_and_slope = self.critic_step(part(reals, i * n, (i + 1) * n), part(fakes, i * n, (i + 1) * n))
+        self.generator_step()
+        if self.settings.average:
+            for a, p in zip(self.averaged.parameters(), self.generator.parameters()):
+                move_average(a.data, p.data, self.average_step.data)
+                changed(a)
+        return l1_and_slope
+
+    def critic_step(self, real: Array, fake: Array) -> Array:
+        """One Adam step of the critic on real and generated rows; L1 and the mean slope before it, (2,)."""
+        scores = self.critic(ops.concatenate((real, fake)))
+        d_real, d_fake = scores[: len(real)], scores[len(real) :]
+        s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
+        loss = self.game.critic(d_real, d_fake, real, fake)
+        if self.penalty:
+            loss = loss + self.settings.penalty_weight * self.penalty(s)
+        self.critic_adam.step(grad(loss, self.critic.parameters()))
+        self.constrain(self.critic, self.settings.clip)
+        return figures(d_real.data, d_fake.data, s.data)
+
+    def generator_step(self) -> None:
+        """One Adam step of the generator against the critic as it is."""
+        noise = self.draw_noise(self.settings.batch_size)
+        loss = self.game.generator(self.critic(self.generator(noise)))
+        self.generator_adam.step(grad(loss, self.generator.parameters()))
+
+    def draw_noise(self, n: int) -> Array:
+        """Fresh noise (n, noise_dim), float32, on the device."""
+        return kernel(self.noise)(self.rng, (n, self.settings.noise_dim))
+
+    def generate(self, n: int) -> Array:
+        """n samples (n, dim) of fresh noise, by the generator as it is."""
+        return generate(self.generator, self.draw_noise(n))
+
     def __init__(
-        self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, replay: bool | None = None
+        self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, replay: bool | str = True
     ) -> None:
         self.settings = settings
         self.draw = draw
@@ -78,101 +94,129 @@ class WGANGP:
         for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
         self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
         self.averaged = deepcopy(self.generator) if settings.average else self.generator
+        self.average_step = Tensor(backend.zeros((), "float32"))
         self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
         self.iterations = 0
-        # What changes from one iteration to the next: rate and eps of each step, and the step of the running average.
-        self.schedule = Tensor(backend.xp.empty((settings.critic_steps + 2, 2), "float32"))
-        self.replayed = Replayed(self) if replay or (replay is None and backend.xp is numpy) else None
-
-    def iteration(self) -> Array:
-        """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
-
-        Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: nothing in
-        here waits for it. The next iteration may overwrite it.
-        """
-        lr = self.settings.learning_rate * self.decay(self.iterations / self.settings.iterations)
-        self.critic_adam.lr = self.generator_adam.lr = lr
-        adams = [self.critic_adam] * self.settings.critic_steps + [self.generator_adam]
-        # At first the average reaches back over an eighth of the iterations, so that the initial weights are forgotten.
-        keep = min(self.settings.average, (1 + self.iterations) / (9 + self.iterations))
-        schedule = [*(adam.next_step() for adam in adams), (1 - keep, 0)]
-        self.schedule.data[...] = backend.asarray(schedule, dtype="float32")
-        self.iterations += 1
-        return self.replayed() if self.replayed else self.steps()
-
-    def steps(self) -> Array:
-        """All that an iteration does on the device, to the arrays of ``state``."""
-        n, critic_steps = self.settings.batch_size, self.settings.critic_steps
-        reals = self.draw(n * critic_steps, self.rng)
-        # The generator stands still while the critic learns, so all its fakes come from one forward.
-        fakes = self.generate(n * critic_steps)
-        for i in range(critic_steps):
-            rows = slice(i * n, (i + 1) * n)
-            l1, slope = self.critic_step(reals[rows], fakes[rows], self.schedule.data[i])
-        self.generator_step(self.schedule.data[critic_steps])
-        if self.settings.average:
-            step, _ = self.schedule.data[critic_steps + 1]
-            for a, p in zip(self.averaged.parameters(), self.generator.parameters()):
-                a.data += step * (p.data - a.data)
-        return backend.xp.stack((l1, slope))
+        self.replayed = Replayed(replay == "graph") if replay else None
 
     def state(self) -> dict[str, Tensor]:
         """All arrays that ``steps`` reads and changes, by name."""
-        tensors = {"schedule": self.schedule}
+        tensors = {"average.step": self.average_step}
         networks = {"critic": self.critic, "generator": self.generator}
         if self.settings.average:
             networks["averaged"] = self.averaged
         for name, network in networks.items():
-            tensors |= {f"{name}.{i}": p for i, p in enumerate(network.parameters())}
+            tensors |= {f"{name}.{parameter}": p for parameter, p in network.named_parameters().items()}
         for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
-            tensors |= {f"{name}.m.{i}": m for i, m in enumerate(adam.m)}
-            tensors |= {f"{name}.v.{i}": v for i, v in enumerate(adam.v)}
+            tensors |= {f"{name}.m.{parameter}": m for parameter, m in zip(networks[name].named_parameters(), adam.m)}
+            tensors |= {f"{name}.v.{parameter}": v for parameter, v in zip(networks[name].named_parameters(), adam.v)}
+            tensors |= {f"{name}.t": adam.t, f"{name}.lr": adam.rate}
         if self.settings.constraint == "spectral":
-            for i, layer in enumerate(self.critic.layers):
-                tensors |= {f"critic.spectral.u.{i}": layer.u, f"critic.spectral.v.{i}": layer.v}
+            for i, layer in enumerate(self.critic.layers, 1):
+                tensors |= {f"critic.spectral.u{i}": layer.u, f"critic.spectral.v{i}": layer.v}
         return tensors
+
+    def parts(self) -> list[Any]:
+        """What ``steps`` depends on besides the numbers in arrays: with another one, it does something else."""
+        adams, networks = (self.critic_adam, self.generator_adam), (self.critic, self.generator, self.averaged)
+        tensors = [
+            *(p for net in networks for p in net.parameters()),
+            *(x for a in adams for x in (*a.m, *a.v, a.t, a.rate)),
+        ]
+        return [
+            *(
+                self.settings,
+                self.draw,
+                self.rng,
+                self.game,
+                self.penalty,
+                self.noise,
+                self.constrain,
+                self.average_step.data,
+            ),
+            *(x for a in adams for x in (a, a.betas, a.eps)),
+            *(x for net in networks for x in (net, net.hidden, net.output)),
+            *(x.data for x in tensors),
+            *(x.requires_grad for x in tensors),
+        ]
 
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:
         """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""
         for name, tensor in self.state().items():
-            if tensor is not self.schedule:
-                tensor.data[...] = backend.asarray(arrays[name])
-        self.iterations = self.generator_adam.steps = iterations
-        self.critic_adam.steps = iterations * self.settings.critic_steps
-
-    def critic_step(self, real: Array, fake: Array, rate_and_eps: Array | None = None) -> tuple[Array, Array]:
-        """One Adam step of the critic on real and generated rows; L1 and the mean slope before it."""
-        n = len(real)
-        scores = self.critic(backend.xp.concatenate((real, fake)))
-        d_real, d_fake = scores[:n], scores[n:]
-        loss = self.game.critic(d_real, d_fake, real, fake)
-        s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
-        if self.penalty:
-            loss = loss + self.settings.penalty_weight * self.penalty(s)
-        self.critic_adam.step(grad(loss, self.critic.parameters()), rate_and_eps)
-        self.constrain(self.critic, self.settings.clip)
-        return d_fake.data.mean() - d_real.data.mean(), s.data.mean()
-
-    def generator_step(self, rate_and_eps: Array | None = None) -> None:
-        """One Adam step of the generator against the critic as it is."""
-        loss = self.game.generator(self.critic(self.generator(self.draw_noise(self.settings.batch_size))))
-        self.generator_adam.step(grad(loss, self.generator.parameters()), rate_and_eps)
-
-    def draw_noise(self, n: int) -> Array:
-        """Fresh noise (n, noise_dim), float32, on the device."""
-        return self.noise(self.rng, (n, self.settings.noise_dim))
-
-    def generate(self, n: int) -> Array:
-        """n samples (n, dim) of fresh noise, by the generator as it is."""
-        return generate(self.generator, self.draw_noise(n))
+            tensor.data[...] = backend.asarray(arrays[name])
+            changed(tensor)
+        self.iterations = iterations
 
     def check_finite(self) -> None:
         """Raises Diverged where a parameter is not finite (on the GPU this waits for the device)."""
         for name, network in (("critic", self.critic), ("generator", self.generator)):
             if not all(backend.xp.isfinite(p.data).all() for p in network.parameters()):
                 raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
+
+
+@kernel
+def part(rows: Array, start: int, stop: int) -> Array:
+    return rows[start:stop]
+
+
+@kernel
+def move_average(average: Array, x: Array, step: Array) -> None:
+    average += step * (x - average)
+
+
+@kernel
+def figures(d_real: Array, d_fake: Array, s: Array) -> Array:
+    """L1 and the mean slope."""
+    return backend.xp.stack((d_fake.mean() - d_real.mean(), s.mean()))
+
+
+def generate(generator: MLP, noise: Array) -> Array:
+    """The samples (n, dim) that the generator makes of ``noise`` (n, noise_dim), float32."""
+    with no_grad():
+        return generator(noise).data
+
+
+def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
+    """A new critic, (n, dim) to (n, 1), and generator, (n, noise_dim) to (n, dim)."""
+    layer, _ = CONSTRAINTS[settings.constraint]
+    kind = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
+    critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
+    generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
+    generator.output = pixel if settings.output == "sigmoid" else generator.output
+    return critic, generator
+
+
+def dtype_of(name: str) -> str:
+    """The dtype of an array by its name in ``WGANGP.state``."""
+    return "float64" if name.endswith((".t", ".lr")) else "float32"
+
+
+def shapes(settings: Settings, dim: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that training changes, by their names in ``WGANGP.state``, before any is made."""
+    found: dict[str, tuple[int, ...]] = {"average.step": ()}
+    sizes = {"critic": [dim, *settings.critic, 1], "generator": [settings.noise_dim, *settings.generator, dim]}
+    for name, layers in sizes.items():
+        parameters = {}
+        for i, (n, m) in enumerate(pairwise(layers), 1):
+            parameters |= {f"weight{i}": (n, m), f"bias{i}": (m,)}
+        for kind in (
+            name,
+            f"{name}.m",
+            f"{name}.v",
+            *(["averaged"] if name == "generator" and settings.average else []),
+        ):
+            found |= {f"{kind}.{parameter}": shape for parameter, shape in parameters.items()}
+        found |= {f"{name}.t": (), f"{name}.lr": ()}
+    if settings.constraint == "spectral":
+        for i, (n, m) in enumerate(pairwise(sizes["critic"]), 1):
+            found |= {f"critic.spectral.u{i}": (1, n), f"critic.spectral.v{i}": (1, m)}
+    return found
+
+
+class Diverged(ArithmeticError):
+    """A figure or a parameter is NaN or infinite; the message says since when, and what was last finite."""
 
 
 class History:

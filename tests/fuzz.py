@@ -24,7 +24,7 @@ from minigan.judge.evaluation import FIGURES
 from minigan.runs import checkpoint
 from minigan.runs.folder import Folder
 from minigan.settings import Settings
-from minigan.training import shapes
+from minigan.training import dtype_of, shapes
 from tests.test_data import idx
 
 SETTINGS = Settings(critic=(3,), generator=(2,), batch_size=4, noise_dim=2, constraint="spectral")
@@ -32,7 +32,7 @@ SETTINGS = Settings(critic=(3,), generator=(2,), batch_size=4, noise_dim=2, cons
 
 def honest_checkpoint() -> bytes:
     rng = np.random.default_rng(0)
-    arrays = {name: rng.random(shape, dtype="float32") for name, shape in shapes(SETTINGS, 6).items()}
+    arrays = {name: rng.random(shape, dtype=dtype_of(name)) for name, shape in shapes(SETTINGS, 6).items()}
     evaluation = dict.fromkeys(("iteration", "seconds", *FIGURES, "l1_train", "l1_test"), 1)
     snapshots = [(0, np.zeros((4, 2, 3), "uint8")), (1, np.ones((4, 2, 3), "uint8"))]
     held = checkpoint.Checkpoint(
@@ -100,7 +100,7 @@ READERS: dict[str, tuple[str, bytes, Callable[[bytes], bytes], Callable[[Path], 
     "idx-in-gz": ("images.gz", IDX, lambda data: gzip.compress(data, 1), lambda path: read_idx(path, 3)),
     "checkpoint": ("checkpoint.npz", CHECKPOINT, as_it_is, checkpoint.load),
     "checkpoint-header": ("checkpoint.npz", *header(CHECKPOINT), checkpoint.load),
-    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "averaged.0.npy"), checkpoint.load),
+    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "averaged.weight1.npy"), checkpoint.load),
     "checkpoint-snapshots": ("checkpoint.npz", *member(CHECKPOINT, "snapshots.npy"), checkpoint.load),
     "classifier": ("classifier.npz", CLASSIFIER, as_it_is, lambda path: classifier.load(path, 6)),
     "classifier-array": ("classifier.npz", *member(CLASSIFIER, "arr_5.npy"), lambda path: classifier.load(path, 6)),

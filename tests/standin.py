@@ -16,6 +16,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+from minigan.record import leaves
+
 
 class DeviceArray:
     __array_ufunc__ = None
@@ -164,7 +166,7 @@ def run(function, *args, **kwargs):
     args, kwargs = unwrap(args), unwrap(kwargs)
     if _record is None:
         return wrap(function(*args, **kwargs))
-    arrays = [x for x in (*args, *kwargs.values()) if isinstance(x, np.ndarray)]
+    arrays = [x for x in leaves([*args, *kwargs.values()]) if isinstance(x, np.ndarray)]
     before = [(x, x.copy()) for x in arrays if x.flags.writeable]
     out = wrap(function(*args, **kwargs))
     for x, old in before:

@@ -6,12 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigan as mg
-from minigan import backend
+from minigan import backend, gradcheck
 from minigan.data import load_images, sampler
 from minigan.settings import Settings
 from minigan.training import WGANGP
 from tests.cases import CASES, cases
-from tests.checking import check_derivatives
 from tests.test_ops import few
 
 pytestmark = pytest.mark.gpu
@@ -54,7 +53,7 @@ class HostRng:
 @given(data=st.data())
 @few
 def test_first_and_second_derivatives(name, data):
-    check_derivatives(*(lambda case: (case[0], *case[1]))(data.draw(cases(name))))
+    gradcheck(*(lambda case: (case[0], *case[1]))(data.draw(cases(name))))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

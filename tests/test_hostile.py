@@ -86,7 +86,7 @@ def settings(**changed):
         {"grids": [0, 3, "six"]},
         {"evaluations": [{}]},
         {"evaluations": 7},
-        {"version": 3},
+        {"version": 2},
         {"version": None},
     ],
     ids=str,
@@ -103,16 +103,16 @@ def test_what_a_checkpoint_says_is_not_believed(header, trained, capsys):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"critic.0": np.full((30, 8), np.nan, "float32")}, "critic.0 holds numbers that are not finite"),
-        ({"critic.0": np.zeros((30, 8))}, "critic.0 is float64"),
-        ({"critic.0": np.zeros((8, 30), "float32").T}, "critic.0 is laid out in another way"),
-        ({"critic.0": np.zeros((30, 9), "float32")}, "is of another network: critic.0 is (30, 9)"),
+        ({"critic.weight1": np.full((30, 8), np.nan, "float32")}, "critic.weight1 holds numbers that are not finite"),
+        ({"critic.weight1": np.zeros((30, 8))}, "critic.weight1 is float64"),
+        ({"critic.weight1": np.zeros((8, 30), "float32").T}, "critic.weight1 is laid out in another way"),
+        ({"critic.weight1": np.zeros((30, 9), "float32")}, "is of another network: critic.weight1 is (30, 9)"),
         ({"snapshots": np.zeros((3, 36, 9, 9), "uint8")}, "snapshots is"),
         ({"rows": np.zeros((6, 3))}, "rows is"),
         ({"header": np.zeros(3)}, "header is no text"),
         ({"header": np.array("[" * 100_000)}, ""),
         ({"header": np.array('{"version": 1e999}')}, "version inf"),
-        ({"averaged.0": np.array([{}], dtype=object)}, "averaged.0"),
+        ({"averaged.weight1": np.array([{}], dtype=object)}, "averaged.weight1"),
     ],
 )
 def test_arrays_that_are_not_a_runs(arrays, message, trained, capsys):
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_larger_than_it_says(trained):
         with zipfile.ZipFile(io.BytesIO(honest)) as old, zipfile.ZipFile(path, "w", packed) as new:
             for name in old.namelist():
                 bomb = huge.getvalue() + bytes(30 << 20)
-                new.writestr(name, bomb if name == "critic.0.npy" else old.read(name))
+                new.writestr(name, bomb if name == "critic.weight1.npy" else old.read(name))
         tracemalloc.start()
         start = time.perf_counter()
         with pytest.raises(DataError):

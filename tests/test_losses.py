@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan.losses import GAMES, critic_loss, distance, generator_loss, leaky_critic_loss
-from tests.checking import check_derivatives
+from minigan import gradcheck
+from minigan.losses import GAMES, critic_loss, distance, generator_loss, leaky_critic_loss, softmax_cross_entropy
 
 RNG = np.random.default_rng(0)
 D_REAL, D_FAKE = RNG.normal(size=(2, 5, 1))
@@ -45,8 +45,8 @@ def test_a_game_is_its_formula_and_has_its_derivatives(name):
     d_real, d_fake = scores()
     assert GAMES[name].critic(d_real, d_fake, REAL, FAKE).item() == pytest.approx(critic)
     assert GAMES[name].generator(d_fake).item() == pytest.approx(generator)
-    check_derivatives(lambda r, f: GAMES[name].critic(r, f, REAL, FAKE), D_REAL, D_FAKE)
-    check_derivatives(GAMES[name].generator, D_FAKE)
+    gradcheck(lambda r, f: GAMES[name].critic(r, f, REAL, FAKE), D_REAL, D_FAKE)
+    gradcheck(GAMES[name].generator, D_FAKE)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -57,6 +57,43 @@ def test_every_game_has_the_articles_sign(name):
     assert (on_real.data >= 0).all() and (on_fake.data <= 0).all() and on_real.data.any() and on_fake.data.any()
     (g,) = mg.grad(GAMES[name].generator(d_fake), d_fake)
     assert (g.data > 0).all()
+
+
+@pytest.mark.parametrize("name", ["ls-gan", "gls-gan"])
+def test_scores_that_would_broadcast_are_refused(name):
+    d_real, d_fake = (mg.tensor(a[:, 0], requires_grad=True) for a in (D_REAL, D_FAKE))
+    with pytest.raises(ValueError, match=r"expected scores and margins of one shape, got \(5,\), \(5,\), \(5, 1\)"):
+        GAMES[name].critic(d_real, d_fake, REAL, FAKE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_logits_of_any_size(dtype):
+    logits = mg.tensor(np.array([[1e4, 0, -1e4], [0, 0, 0]], dtype), requires_grad=True)
+    loss = softmax_cross_entropy(logits, np.array([0, 2]))
+    np.testing.assert_allclose(loss.data, np.log(3) / 2, rtol=1e-6)
+    (g,) = mg.grad(loss, logits)
+    np.testing.assert_allclose(g.data, np.array([[0, 0, 0], [1 / 6, 1 / 6, -1 / 3]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("common", [0, 1e6, 1e8])
+def test_what_logits_have_in_common_costs_no_digits(common):
+    logits = mg.tensor(np.full((1, 2), common, "float32"), requires_grad=True)
+    loss = softmax_cross_entropy(logits, np.array([0]))
+    assert loss.item() == pytest.approx(np.log(2)) and mg.grad(loss, logits)[0].data.tolist() == [[-0.5, 0.5]]
+
+
+def test_the_derivatives_of_cross_entropy():
+    gradcheck(lambda x: softmax_cross_entropy(x, np.array([0, 3, 1])), RNG.normal(size=(3, 4)))
+
+
+def test_labels_that_are_none():
+    x = mg.tensor(np.ones((4, 3)))
+    for labels in (np.zeros((4, 1), int), np.zeros(1, int), np.zeros(4), [0, 0, 0, 0]):
+        with pytest.raises(ValueError, match="softmax_cross_entropy: expected an array of 4 whole numbers"):
+            softmax_cross_entropy(x, labels)
+    for label in (-1, 3):
+        with pytest.raises(ValueError, match="softmax_cross_entropy: expected labels from 0 to 2"):
+            softmax_cross_entropy(x, np.array([0, 1, 2, label]))
 
 
 def test_the_original_gan_is_cross_entropy_on_the_other_sign():

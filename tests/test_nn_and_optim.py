@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import minigan as mg
+from minigan.gradcheck import finite_differences
 from minigan.nn import ACTIVATIONS, OUTPUTS
-from tests.checking import numerical_gradient
 
 NUMPY = {
     "relu": lambda x: np.maximum(x, 0),
@@ -107,7 +107,7 @@ def test_spectral_normalisation_is_differentiated_as_published(penalty):
 
     arrays = [p.data for p in parameters]
     for i, g in enumerate(mg.grad(loss(*arrays), parameters, materialize_grads=True)):
-        numeric = numerical_gradient(lambda *a: loss(*a).item(), arrays, i)
+        numeric = finite_differences(lambda *a: loss(*a).item(), arrays, i)
         np.testing.assert_allclose(g.data, numeric, rtol=1e-5, atol=1e-8)
     layer = critic.layers[0]
     sigma = (layer.u @ layer.weight.data @ layer.v.T).item()
@@ -182,12 +182,34 @@ def test_adam_moves_every_element_of_arrays_in_any_order(n):
     np.testing.assert_allclose(p.data, np.full((n, 2), -0.1))
 
 
-def test_what_decays_in_adam_does_not_stay_denormal():
-    p = mg.tensor(np.ones(3, "float32"), requires_grad=True)
-    adam = mg.optim.Adam([p], lr=0.1, betas=(0.5, 0.9))
+@pytest.mark.parametrize("beta1", [0, 0.5, 0.9])
+def test_what_decays_in_adam_does_not_stay_denormal(beta1):
+    """And what is small, but beside eps not nothing, stays as it is."""
+    p = mg.tensor(np.ones(4, "float32"), requires_grad=True)
+    adam = mg.optim.Adam([p], lr=0.1, betas=(beta1, 0.9))
     for i in range(1, 2001):
-        adam.step([mg.tensor(np.array([1, 0, i < 5], "float32"))])
-    assert adam.v[0].data[0] > 1 and (adam.v[0].data[1:] == 0).all()
+        adam.step([mg.tensor(np.array([1, -1e-6, 0, i < 5], "float32"))])
+    for moment, expected in ((adam.m[0], [1, -1e-6, 0, 0]), (adam.v[0], [1, 1e-12, 0, 0])):
+        np.testing.assert_allclose(moment.data, expected, rtol=1e-4)
+
+
+def test_adam_refuses_what_it_would_move_wrongly():
+    p, q = (mg.tensor(np.zeros(2), requires_grad=True) for _ in range(2))
+    with pytest.raises(ValueError, match="Adam: a parameter is there twice"):
+        mg.optim.Adam([p, q, p])
+    with pytest.raises(ValueError, match=r"Adam: got gradients of shapes \[\(2,\), None\]; expected"):
+        mg.optim.Adam([p, q]).step(mg.grad((p * 2).sum(), [p, q], allow_unused=True))
+
+
+def test_adam_after_200_steps_is_the_published_algorithm_in_single_precision_too():
+    rng = np.random.default_rng(0)
+    p = mg.tensor(np.float32(rng.normal(size=50)), requires_grad=True)
+    start, gradients = p.data.copy(), np.float32(rng.normal(size=(200, 50)))
+    adam = mg.optim.Adam([p], lr=1e-3, betas=(0.5, 0.999))
+    for g in gradients:
+        adam.step([mg.tensor(g)])
+    expected = [scalar_adam(float(x), g.tolist(), 1e-3, 0.5, 0.999, 1e-8) for x, g in zip(start, gradients.T)]
+    np.testing.assert_allclose(p.data, expected, atol=2e-6)
 
 
 def test_adam_takes_over_assigned_parameters():

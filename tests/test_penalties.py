@@ -5,6 +5,7 @@ import pytest
 
 import minigan as mg
 from minigan import ops
+from minigan.gradcheck import finite_differences
 from minigan.penalties import (
     FORMS,
     SLOPES,
@@ -15,7 +16,6 @@ from minigan.penalties import (
     interpolate,
     slopes,
 )
-from tests.checking import numerical_gradient
 
 ONE_SIDED = ["one-sided-max", "one-sided-relu"]
 
@@ -37,7 +37,7 @@ def check_every_parameter(critic, *names):
     arrays = [p.data for p in parameters]
     analytic = mg.grad(penalty(*arrays), parameters, materialize_grads=True)
     for i, g in enumerate(analytic):
-        numeric = numerical_gradient(lambda *a: penalty(*a).item(), arrays, i)
+        numeric = finite_differences(lambda *a: penalty(*a).item(), arrays, i)
         np.testing.assert_allclose(g.data, numeric, rtol=1e-5, atol=1e-8, err_msg=f"parameter {i}")
     return analytic
 
@@ -143,7 +143,7 @@ def test_the_norm_is_taken_for_each_row():
     critic, (y, _) = two_layer_relu(), batch()
     slope = gradient_norm(critic, y)
     for i, row in enumerate(y):
-        (by_differences,) = [numerical_gradient(lambda a: critic(a).item(), [row[None]], 0)]
+        (by_differences,) = [finite_differences(lambda a: critic(a).item(), [row[None]], 0)]
         assert slope.data[i] == pytest.approx(np.linalg.norm(by_differences))
         assert slope.data[i] == pytest.approx(gradient_norm(critic, row[None]).item())
     images = gradient_norm(lambda x: critic(ops.reshape(x, (6, 4))), y.reshape(6, 2, 2))
@@ -154,7 +154,7 @@ def test_the_slope_is_differentiable_at_the_points_too():
     critic = mg.nn.MLP([4, 6, 1], hidden="tanh", rng=0, dtype="float64")
     y = mg.tensor(batch()[0], requires_grad=True)
     (g,) = mg.grad(gradient_norm(critic, y).sum(), y)
-    numeric = numerical_gradient(lambda a: gradient_norm(critic, a).sum().item(), [y.data], 0)
+    numeric = finite_differences(lambda a: gradient_norm(critic, a).sum().item(), [y.data], 0)
     np.testing.assert_allclose(g.data, numeric, rtol=1e-5, atol=1e-8)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import minigan as mg
-from minigan import ops
-from tests.checking import check_derivatives
+from minigan import gradcheck, ops
 
 ELEMENTWISE = (
     ops.tanh,
@@ -104,4 +103,4 @@ def programs(draw):
 @hypothesis.given(programs())
 def test_the_derivatives_of_random_programs(program):
     f, arrays = program
-    check_derivatives(f, *arrays)
+    gradcheck(f, *arrays)

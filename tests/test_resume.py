@@ -1,13 +1,12 @@
 """A run that was stopped, by whatever, and goes on as though it never had been."""
 
 import gc
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,28 +99,6 @@ def test_what_may_not_change_is_named(tmp_path, images, capsys):
     (images / "train-images-idx3-ubyte").write_bytes(idx((40, 6, 5), bytes(1200)))
     assert f"--data {images} holds other images than the run" in fails(capsys, "--resume", "--out", out)
     assert files(out) == before
-
-
-def test_a_checkpoint_of_the_first_version(tmp_path, images, capsys):
-    """It draws and is judged as ever, and it says why it cannot go on."""
-    out = tmp_path / "out"
-    run(*TINY, "--data", images, "--out", out)
-    run("--generate", 5, "--out", out)
-    samples = np.load(out / "generated.npy")
-    saved = checkpoint.load(out / "checkpoint.npz")
-    arrays = {
-        f"{name}.{i}": p.data
-        for name, network in zip(("critic", "generator"), saved.networks())
-        for i, p in enumerate(network.parameters())
-    }
-    header = {"version": 1, "iteration": 6, "shape": [6, 5], "settings": asdict(saved.settings)}
-    np.savez(out / "checkpoint.npz", header=json.dumps(header), **arrays)
-
-    assert run("--generate", 5, "--out", out) == 0
-    assert (np.load(out / "generated.npy") == samples).all()
-    capsys.readouterr()
-    for flag in ("--resume", "--report"):
-        assert "is of a version that keeps the networks only" in fails(capsys, flag, "--out", out)
 
 
 def test_a_checkpoint_holds_what_it_was_given(tmp_path, images):

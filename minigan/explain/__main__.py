@@ -1,5 +1,6 @@
 """``python -m minigan.explain``: the smallest honest critic, its gradient penalty, and both sweeps, as recorded."""
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +8,12 @@ from typing import Any
 
 from .. import ops
 from ..autodiff import grad
+from ..settings import PRESETS
 from ..tensor import primitive, tensor
 from ..tools.cli import Parser, one_line_errors, path, unbroken_output
+from ..tools.files import replacing
 from .drawing import draw
-from .page import save_page
+from .iteration import alone, program
 from .story import explain
 
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
@@ -53,31 +56,41 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m minigan.explain",
         description="Show how the gradient penalty of the smallest critic is differentiated, from the engine's record.",
     )
-    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden layer [relu]")
-    parser.add_argument("--no-graph", action="store_true", help="what if create_graph=True is forgotten")
-    parser.add_argument(
-        "--out", type=path, metavar="FILE", help="a drawing, .svg or .png, or .html: a page that plays it"
-    )
+    add = parser.add_argument
+    add("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden layer [relu]")
+    add("--no-graph", action="store_true", help="what if create_graph=True is forgotten")
+    add("--iteration", action="store_true", help="instead: a whole training iteration, as a program")
+    add("--preset", choices=PRESETS, default="default", help="of whose settings that is [default]")
+    add("--out", type=path, metavar="FILE", help="a drawing .svg, a page .html that plays it; or the program, .py")
     with unbroken_output():
         args = parser.parse_args(argv)
-        if args.out and args.out.suffix.lower() not in (".svg", ".png", ".html"):
-            parser.error(f"argument --out: expected a file .svg, .png or .html, got {str(args.out)!r}")
+        kinds = (".py",) if args.iteration else (".svg", ".html")
+        if args.out and args.out.suffix.lower() not in kinds:
+            parser.error(f"argument --out: expected a file {' or '.join(kinds)}, got {str(args.out)!r}")
         with one_line_errors(parser, args):
-            story = explain(penalty, args.activation, not args.no_graph)
-            if args.out:
-                if args.out.suffix.lower() == ".html":
-                    save_page(story, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
-                else:
-                    draw(story, args.out)
-                print(args.out)
-                return 0
-            print(story)
-            if not args.no_graph:
-                with carrying_zeros():
-                    zeros = explain(penalty, args.activation).products
-                others = f"; with the zeros of its mask's derivative carried along, {zeros}"
-                print(f"\n{story.products} matrix products{others if args.activation == 'relu' else ''}")
+            print(iteration(args) if args.iteration else penalties(args))
     return 0
+
+
+def iteration(args: argparse.Namespace) -> Any:
+    settings = PRESETS[args.preset]
+    recorded = program(settings)
+    if not args.out:
+        return recorded
+    with replacing(args.out) as part:
+        part.write_text(alone(recorded, settings), encoding="utf-8")
+    return args.out
+
+
+def penalties(args: argparse.Namespace) -> Any:
+    story = explain(penalty, args.activation, not args.no_graph)
+    if args.out:
+        draw(story, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
+        return args.out
+    with carrying_zeros():
+        zeros = explain(penalty, args.activation).products
+    others = f"; with the zeros of its mask's derivative carried along, {zeros}" if args.activation == "relu" else ""
+    return f"{story}" if args.no_graph else f"{story}\n\n{story.products} matrix products{others}"
 
 
 if __name__ == "__main__":

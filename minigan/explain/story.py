@@ -1,25 +1,79 @@
-"""What the engine recorded while a function ran, told: every Tensor, and every visit of every sweep."""
+"""What the engine did while a function ran, told: every Tensor that was recorded, and every visit of every sweep."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy
 
-from .. import backend
-from ..tensor import Tensor
-from .watching import PRODUCTS, Sweep, Visit, Watch, birth, parts_of
+from .. import backend, guards
+from ..tensor import Tensor, tensor
 
 BAR = "\u0304"  # over the symbol of a Tensor: its gradient in the first sweep
+PRODUCTS = ("matmul", "matmul_nt", "matmul_tn", "linear")
+birth = attrgetter("birth")
 
 
-@dataclass
-class Stage:
-    """What was made in one go: by the function itself, or by one of its sweeps."""
+class Call(NamedTuple):
+    """A vjp of ``node`` that was asked for the gradient of ``operand``; ``born`` before all that it made."""
 
-    title: str
-    tensors: list[Tensor]
-    sweep: Sweep | None = None
+    node: Tensor
+    operand: Tensor
+    result: Tensor
+    born: int
+    products: int  # of matrices, that it made
+
+
+class Visit(NamedTuple):
+    """A node of a sweep, and its gradient there, complete."""
+
+    node: Tensor
+    gradient: Tensor
+    calls: list[Call]
+
+
+class Sweep(NamedTuple):
+    inputs: tuple[Tensor, ...]
+    born: int
+    visits: list[Visit]
+
+    @property
+    def made(self) -> list[Tensor]:
+        """The gradients, and what the vjps returned."""
+        return [x for v in self.visits for x in (v.gradient, *(c.result for c in v.calls))]
+
+    @property
+    def recorded(self) -> bool:
+        return any(x.op for x in self.made)
+
+
+class Watch:
+    """Hears of every sweep, and of every kernel, since it stands where a record would."""
+
+    def __init__(self) -> None:
+        self.sweeps: list[Sweep] = []
+        self.products, self._before = 0, (0, 0)
+
+    def call(self, function: Callable, args: tuple) -> Any:
+        self.products += function.__name__ in PRODUCTS
+        return function(*args)
+
+    def sweep(self, inputs: tuple[Tensor, ...]) -> None:
+        self.sweeps.append(Sweep(inputs, tensor(0).birth, []))
+
+    def visit(self, node: Tensor, gradient: Tensor) -> None:
+        self.sweeps[-1].visits.append(Visit(node, gradient, []))
+        self._before = tensor(0).birth, self.products
+
+    def vjp(self, node: Tensor, x: Tensor, result: Tensor) -> None:
+        born, products = self._before
+        self.sweeps[-1].visits[-1].calls.append(Call(node, x, result, born, self.products - products))
+        self._before = tensor(0).birth, self.products
 
 
 class Story:
@@ -31,80 +85,61 @@ class Story:
 
     def __init__(self, sweeps: list[Sweep], names: dict[str, Any], error: str = "") -> None:
         self.sweeps, self.error = sweeps, error
+        self.products, self.numbers = 0, {}  # by the ids of the Tensors and calls that made them
         self._same = {id(v.gradient.data): v.gradient for s in sweeps for v in s.visits}
-        self.tensors = self._tensors([x for x in names.values() if isinstance(x, Tensor)])
-        self.symbols = self._symbols(names)
-        # for each Tensor that a vjp made, the visit and the call of it
-        self.calls = {
-            id(x): (v, c)
-            for s in sweeps
-            for v in s.visits
-            for c in v.calls
-            for x in _closure(parts_of(c.result), c.born)
-        }
-        self.stages = self._stages()
-        self.numbers: dict[int, str] = {}  # of the matrix products, for the Tensors, visits and calls that made them
-        self.products = 0
-        for stage in self.stages:
-            if stage.sweep and not stage.sweep.recorded:
-                for call in (c for v in stage.sweep.visits for c in v.calls):
-                    self._number(call, call.products)
-            else:
-                for x in stage.tensors:
-                    self._number(x, x.op is not None and x.op.__name__ in PRODUCTS)
-
-    def _tensors(self, named: list[Tensor]) -> list[Tensor]:
-        """Those that were used for something or made of something, oldest first."""
-        seen = [x for s in self.sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.returned)]
-        found = _closure([self.itself(x) for x in named + seen])
-        used = {id(a) for x in found for a in x.args} | set(map(id, seen))
-        return sorted((x for x in found if x.op or x.requires_grad or x.unrecorded or id(x) in used), key=birth)
+        named = {name: self.itself(x) for name, x in names.items() if isinstance(x, Tensor)}
+        told = [*named.values(), *(x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made))]
+        used = {id(x) for made in _closure(told) for x in made.args} | {id(v.node) for s in sweeps for v in s.visits}
+        used |= {id(x) for s in sweeps for x in (*s.inputs, *s.made)}
+        some = (x for x in _closure(told) if x.op or x.requires_grad or x.unrecorded or id(x) in used)
+        self.tensors = sorted(some, key=birth)
+        self.calls = {id(x): c for s in sweeps for v in s.visits for c in v.calls for x in _closure([c.result], c.born)}
+        self._symbols = self._named(named)
+        self.stages = self._staged()
+        for _, sweep, tensors in self.stages:
+            for made in tensors if not sweep or sweep.recorded else (c for v in sweep.visits for c in v.calls):
+                count = made.products if isinstance(made, Call) else made.op and made.op.__name__ in PRODUCTS
+                for _ in range(count or 0):
+                    self.products += 1
+                    self.numbers[id(made)] = f"{self.numbers.get(id(made), '')}   product {self.products}"
 
     def itself(self, x: Tensor) -> Tensor:
         """The Tensor that a sweep made, where ``x`` is the copy without a record that ``grad`` returned of it."""
         return self._same.get(id(x.data), x) if x.unrecorded else x
 
-    def _symbols(self, names: dict[str, Any]) -> dict[int, str]:
+    def _named(self, named: dict[str, Tensor]) -> dict[int, str]:
         symbols: dict[int, str] = {}
-        for name, x in names.items():
-            if isinstance(x, Tensor):
-                symbols.setdefault(id(self.itself(x)), name)
+        for name, x in named.items():
+            symbols.setdefault(id(x), name)
         gradients = {id(v.gradient) for s in self.sweeps for v in s.visits}
-        unnamed = [x for x in self.tensors if id(x) not in symbols.keys() | gradients]
-        symbols |= {id(x): f"t{n}" for n, x in enumerate(unnamed, 1)}
+        unnamed = (x for x in self.tensors if id(x) not in symbols.keys() | gradients)
+        symbols |= {id(x): f"t{n}" for n, x in enumerate(list(unnamed), 1)}
         for sweep in self.sweeps:
-            output = symbols[id(sweep.visits[0].node)] if sweep.visits else ""
             for visit in sweep.visits:
-                name = symbols[id(visit.node)]
-                if visit is sweep.visits[0]:
-                    symbols.setdefault(id(visit.gradient), "1")
-                else:
-                    bar = len(name) == 1 and sweep is self.sweeps[0]
-                    symbols.setdefault(id(visit.gradient), name + BAR if bar else f"\u2202{output}/\u2202{name}")
+                first, name = symbols[id(sweep.visits[0].node)], symbols[id(visit.node)]
+                over = f"{name}{BAR}" if len(name) == 1 and sweep is self.sweeps[0] else f"\u2202{first}/\u2202{name}"
+                symbols.setdefault(id(visit.gradient), "1" if visit is sweep.visits[0] else over)
         return symbols
 
-    def _stages(self) -> list[Stage]:
-        left, stages = self.tensors, []
-        for i, sweep in enumerate(self.sweeps, 1):
+    def _staged(self) -> list[tuple[str, Sweep | None, list[Tensor]]]:
+        """What was made in one go, by the function itself or by one of its sweeps, under a title."""
+        stages, left = [], self.tensors
+        for n, sweep in enumerate(self.sweeps, 1):
+            end = max(map(birth, sweep.made), default=sweep.born)
+            inputs = ", ".join(map(self.symbol, sorted(sweep.inputs, key=birth)))
             how = "recorded as it runs" if sweep.recorded else "not recorded"
-            inputs = ", ".join(self.symbol(x) for x in sorted(sweep.inputs, key=birth))
-            stages.append(Stage("The computation goes on" if stages else "The computation", []))
-            stages.append(Stage(f"Sweep {i}, back to {inputs}: {how}", [], sweep))
-            stages[-2].tensors = [x for x in left if x.birth <= sweep.born]
-            stages[-1].tensors = [x for x in left if sweep.born < x.birth <= sweep.end]
-            left = [x for x in left if x.birth > sweep.end]
-        stages.append(Stage("The computation goes on" if stages else "The computation", left))
-        return [s for s in stages if s.tensors or s.sweep]
-
-    def _number(self, made: Any, products: int) -> None:
-        for _ in range(products):
-            self.products += 1
-            self.numbers[id(made)] = f"{self.numbers.get(id(made), '')}   product {self.products}"
+            title = "The computation goes on" if stages else "The computation"
+            stages.append((title, None, [x for x in left if x.birth <= sweep.born]))
+            title = f"Sweep {n}, back to {inputs}: {how}"
+            stages.append((title, sweep, [x for x in left if sweep.born < x.birth <= end]))
+            left = [x for x in left if x.birth > end]
+        stages.append(("The computation goes on" if stages else "The computation", None, left))
+        return [stage for stage in stages if stage[1] or stage[2]]
 
     def symbol(self, x: Any) -> str:
         """What stands for an operand: its name, or for what is no Tensor, itself."""
         if isinstance(x, Tensor):
-            return self.symbols[id(self.itself(x))]
+            return self._symbols[id(self.itself(x))]
         if isinstance(x, backend.xp.ndarray):
             return f"{'mask' if x.dtype == bool else 'array'} {value(x)}"
         return str(x)
@@ -117,69 +152,76 @@ class Story:
             return "given"
         if any(x is s.visits[0].gradient for s in self.sweeps if s.visits):
             return "constant: here the sweep begins"
-        if x.unrecorded or any(not s.recorded and s.born < x.birth <= s.end for s in self.sweeps):
-            return "no record"
-        return "constant: made of constants alone" if id(x) in self.calls else "constant: given"
+        made = x.unrecorded or any(x is y for s in self.sweeps if not s.recorded for y in s.made)
+        return "no record" if made else f"constant: {'made of constants alone' if id(x) in self.calls else 'given'}"
+
+    def wanted(self, x: Tensor) -> str:
+        """The operand that a sweep made it for, and the node where."""
+        call = self.calls.get(id(x))
+        return f"{self.symbol(call.operand)} at {self.symbol(call.node)}" if call else ""
+
+    def asked(self, visit: Visit, call: Call) -> str:
+        """The source of a vjp, with symbols for its parameters."""
+        op, args = call.node.op, call.node.args
+        before = sum(c.operand is call.operand for c in takewhile(lambda c: c is not call, visit.calls))
+        i = [i for i, x in enumerate(args) if x is call.operand][before]  # where one is used twice, one after the other
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(op)))
+            vjp = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)][i]
+            meant = dict(zip((a.arg for a in vjp.args.args), map(self.symbol, (visit.gradient, visit.node, *args))))
+            source = "".join(meant.get(word, word) for word in re.split(r"\b(\w+)\b", ast.unparse(vjp.body)))
+        except (OSError, SyntaxError, IndexError):
+            source = f"a vjp of {op.__name__}"
+        return f"{self.symbol(call.operand)}: {source}{self.numbers.get(id(call), '')}"
 
     def again(self, visit: Visit) -> bool:
         """Whether an earlier sweep had come to this node of the computation as well."""
-        first = next(v for s in self.sweeps for v in s.visits if v.node is visit.node)
-        return visit.node.op is not None and first is not visit
+        visits = (v for s in self.sweeps for v in s.visits if v.node is visit.node)
+        return visit.node.op is not None and visit is not next(visits)
+
+    def missed(self, sweep: Sweep) -> list[Tensor]:
+        """The inputs that it never came to."""
+        return sorted({*sweep.inputs} - {v.node for v in sweep.visits}, key=birth)
 
     def __str__(self) -> str:
         lines: list[str] = []
-        for stage in self.stages:
-            lines += ["", stage.title, ""]
-            if not stage.sweep or stage.sweep.recorded:
-                rows = [(self.symbol(x), shape(x), value(x), self.made(x), self._for(x)) for x in stage.tensors]
+        for title, sweep, tensors in self.stages:
+            lines += ["", title, ""]
+            if not sweep or sweep.recorded:
+                rows = [(self.symbol(x), str(x.shape), value(x), self.made(x), self.wanted(x)) for x in tensors]
                 lines += [*table(("", "shape", "value", "made by", "for"), rows), ""]
-            if stage.sweep:
-                lines += self._visits(stage.sweep)
-            if any(isinstance(a, backend.xp.ndarray) and a.dtype == "bool" for x in stage.tensors for a in x.args):
-                lines += [
-                    "",
-                    "A mask is no Tensor: it is constant wherever it does not jump, so nothing flows on from it.",
-                ]
+            if sweep:
+                lines += self._visits(sweep)
+            if any(isinstance(a, backend.xp.ndarray) and a.dtype == "bool" for x in tensors for a in x.args):
+                told = "A mask is no Tensor: it is constant wherever it does not jump, so nothing flows on from it."
+                lines += ["", told]
         return "\n".join([*lines[1:], *(["", self.error] if self.error else [])]).replace("\n\n\n", "\n\n")
-
-    def _for(self, x: Tensor) -> str:
-        if id(x) not in self.calls:
-            return ""
-        visit, call = self.calls[id(x)]
-        return f"{self.symbol(call.operand)} at {self.symbol(visit.node)}: {call.source}"
 
     def _visits(self, sweep: Sweep) -> list[str]:
         rows = []
         for n, visit in enumerate(sweep.visits, 1):
             node = self.symbol(visit.node) + (", again" if self.again(visit) else "")
-            asked = [f"{self.symbol(c.operand)}: {c.source}{self.numbers.get(id(c), '')}" for c in visit.calls]
-            uses = [c for v in sweep.visits for c in v.calls if c.operand is visit.node and len(parts_of(c.result)) > 1]
-            joined = ": their products are formed as one" if len(uses) > 1 else ""
-            asked = asked or [f"(an input, and all its uses are in{joined})"]
+            asked = [self.asked(visit, c) for c in visit.calls] or ["(an input, and all its uses are in)"]
             rows.append((str(n), node, self.symbol(visit.gradient), value(visit.gradient), asked[0]))
             rows += [("", "", "", "", another) for another in asked[1:]]
-        rows += [("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in sweep.missed]
+        rows += [("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in self.missed(sweep)]
         return table(("visit", "of", "gradient", "value", "asked for"), rows)
 
 
 def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
-    """Run ``f(*args, **named)`` and tell what the engine recorded meanwhile: print it, or ``draw`` it.
+    """Run ``f(*args, **named)`` and tell what the engine did meanwhile: print it, or ``draw`` it.
 
     The Tensors get the names that they have in what ``f`` returns, if that is a dict (``return locals()``). A
     ValueError of ``f``, as of a gradient without a record, ends the story, with the names that there were until then.
     """
     watch, error = Watch(), ""
-    with watch.watching():
+    with guards.Switch(guards.listener, watch), guards.Switch(backend.tape, watch):
         try:
             names = f(*args, **named)
         except ValueError as raised:
             error, called = f"ValueError: {raised}", raised.__traceback__.tb_next
             names = dict(called.tb_frame.f_locals) if called else {}
-    return Story(watch.sweeps, names if isinstance(names, dict) else {}, error)
-
-
-def shape(x: Tensor) -> str:
-    return "(" + ", ".join(map(str, x.shape)) + ")"
+    return Story([s for s in watch.sweeps if s.visits], names if isinstance(names, dict) else {}, error)
 
 
 def value(x: Any, digits: int = 4) -> str:
@@ -187,24 +229,20 @@ def value(x: Any, digits: int = 4) -> str:
     array = backend.to_numpy(x)
     if array.size > 8:
         return "..."
-    array = array.astype(int) if array.dtype == bool else array
-    return numpy.array2string(array, separator=" ", formatter={"all": lambda n: f"{n + 0:.{digits}g}"}).replace(
-        "\n", ""
-    )
+    how = {"all": lambda n: f"{n + 0:.{digits}g}"}
+    text = numpy.array2string(array.astype(int) if array.dtype == bool else array, separator=" ", formatter=how)
+    return text.replace("\n", "")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Rows of text in columns."""
-    rows = [head, *rows]
-    widths = [max(map(_width, column)) for column in zip(*rows)]
-    return ["  ".join(t + " " * (w - _width(t)) for t, w in zip(row, widths)).rstrip() for row in rows]
+    widths = [max(len(text) - text.count(BAR) for text in column) for column in zip(head, *rows)]
+    return [
+        "  ".join(t + " " * (w - len(t) + t.count(BAR)) for t, w in zip(row, widths)).rstrip() for row in (head, *rows)
+    ]
 
 
-def _width(text: str) -> int:
-    return len(text) - text.count(BAR)
-
-
-def _closure(tensors: Any, born: int = -1) -> list[Tensor]:
+def _closure(tensors: Iterable[Tensor], born: int = -1) -> list[Tensor]:
     """All that they were made of, themselves included, back to a time."""
     found: dict[int, Tensor] = {}
     stack = list(tensors)

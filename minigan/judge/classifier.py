@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .. import backend, ops
 from ..autodiff import grad
 from ..data import MNIST, DataError, reading
+from ..losses import softmax_cross_entropy
 from ..nn import MLP
 from ..optim import Adam
 from ..tensor import Tensor, no_grad
@@ -73,8 +74,8 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) ->
                 chosen = order[start : start + BATCH]
                 down, right = rng.integers(0, 3, 2)
                 x = _rows(framed[chosen, down : down + height, right : right + width])
-                loss = ops.softmax_cross_entropy(classifier(x), backend.asarray(labels[chosen].astype("int64")))
-                adam.lr = LEARNING_RATE * (1 - adam.steps / steps)
+                loss = softmax_cross_entropy(classifier(x), backend.asarray(labels[chosen].astype("int64")))
+                adam.lr = LEARNING_RATE * (1 - bar.n / steps)
                 adam.step(grad(loss, classifier.parameters()))
                 bar.update()
     return classifier

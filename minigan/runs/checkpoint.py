@@ -1,7 +1,6 @@
 """Everything that a run has come to, in one file, from which it goes on."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from ..judge.metrics import in_unit_range
 from ..nn import MLP
 from ..settings import COUNT, Number, Settings
 from ..tools.files import Arrays, write_npz
-from ..training import WGANGP, generate, networks, shapes
+from ..training import WGANGP, dtype_of, generate, networks, shapes
 
 FILE = "checkpoint.npz"  # in a run's folder
-VERSION = 2
+VERSION = 3
 
 Row = tuple[int, float, float, float]  # iteration, L1, slope, seconds of training
 
@@ -28,10 +27,9 @@ Row = tuple[int, float, float, float]  # iteration, L1, slope, seconds of traini
 class Checkpoint:
     """A run after ``iteration`` iterations on images of ``shape`` (height, width), and of the CRC-32 ``images``.
 
-    ``arrays`` are those of ``WGANGP.state``, and ``rng`` is the state of its generator; one of the first version has
-    only the networks, with the average of the generator, and is not to be trained on: its ``rng`` is None. ``since``
-    are the figures (n, 2) of the iterations that the next row will be made of, ``snapshots`` the images (n, height,
-    width), uint8, of one fixed noise.
+    ``arrays`` are those of ``WGANGP.state``, and ``rng`` is the state of its generator. ``since`` are the figures of
+    the iterations that the next row will be made of, (n, 2), ``snapshots`` the images (n, height, width), uint8, of one
+    fixed noise.
     """
 
     settings: Settings
@@ -51,8 +49,8 @@ class Checkpoint:
         critic, generator = networks(self.settings, self.shape[0] * self.shape[1])
         drawing = "averaged" if self.settings.average else "generator"
         for name, network in (("critic", critic), (drawing, generator)):
-            for i, p in enumerate(network.parameters()):
-                p.data = backend.asarray(self.arrays[f"{name}.{i}"], dtype=p.dtype)
+            for parameter, p in network.named_parameters().items():
+                p.data = backend.asarray(self.arrays[f"{name}.{parameter}"], dtype=p.dtype)
         return critic, generator
 
     def samples(self, noise: Array) -> numpy.ndarray:
@@ -67,14 +65,14 @@ class Checkpoint:
         rows = in_unit_range(images.reshape(len(images), -1))
         return backend.to_numpy(generate(critic, backend.asarray(rows)))[:, 0]
 
-    def model(self, images: numpy.ndarray, replay: bool | None = None) -> WGANGP:
+    def model(self, images: numpy.ndarray, replay: bool | str = True) -> WGANGP:
         """The model as it was, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
 
         On another kind of device than before, or another model of GPU, it goes on with other random numbers. Raises
-        ValueError for images of another size, and for a checkpoint that is not to be trained on.
+        ValueError for images of another size.
         """
-        if images.shape[1:] != self.shape or self.rng is None:
-            raise ValueError(f"expected a resumable run and images (n, {self.shape[0]}, {self.shape[1]})")
+        if images.shape[1:] != self.shape:
+            raise ValueError(f"expected images (n, {self.shape[0]}, {self.shape[1]})")
         model = WGANGP(self.settings, sampler(images), self.shape[0] * self.shape[1], replay)
         model.restore(self.arrays, self.iteration)
         if not backend.set_rng_state(model.rng, self.rng):
@@ -98,32 +96,26 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read what ``save`` wrote, or its first version; or that of a run in a folder. Raises DataError."""
+    """Read what ``save`` wrote, or that of a run in a folder. Raises DataError."""
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     with reading(path, "a checkpoint"), open(path, "rb") as file:
         arrays = Arrays(file)
         header = json.loads(arrays.text("header"))
         version = header.pop("version")
-        if version not in (1, VERSION):
-            raise DataError(f"{path}: has version {version}; expected {VERSION}, or 1")
+        if version != VERSION:
+            raise DataError(f"{path}: has version {version}; expected {VERSION}")
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
         settings, shape, iteration = Settings(**settings), tuple(header.pop("shape")), header.pop("iteration")
         if len(shape) != 2 or not all(map(COUNT.allows, (*shape, iteration + 1))):
             raise ValueError(f"{iteration} iterations on images of shape {shape}")
 
-        expected = shapes(settings, shape[0] * shape[1])
-        saved = {name: name for name in expected}
-        if version == 1:  # it has what draws, under the generator's name
-            saved = {name: name.replace("averaged", "generator") for name in _drawing(settings, expected)}
-        for name, its_name in saved.items():
-            if arrays.shape(its_name) != expected[name]:
+        expected, state = shapes(settings, shape[0] * shape[1]), {}
+        for name in expected:
+            if arrays.shape(name) != expected[name]:
                 raise DataError(
-                    f"{path}: is of another network: {its_name} is {arrays.shape(its_name)}; its settings say"
-                    f" {expected[name]}"
+                    f"{path}: is of another network: {name} is {arrays.shape(name)}; its settings say {expected[name]}"
                 )
-        state = {name: arrays.array(its_name, expected[name]) for name, its_name in saved.items()}
-        if version == 1:
-            return Checkpoint(settings, iteration, shape, state)
+            state[name] = arrays.array(name, expected[name], dtype_of(name))
 
         if "rng" in header:
             numpy.random.PCG64().state = header["rng"]
@@ -146,9 +138,3 @@ def load(path: Path | str) -> Checkpoint:
             snapshots=list(zip(grids, images)),
             **header,
         )
-
-
-def _drawing(settings: Settings, names: Iterable[str]) -> list[str]:
-    """Those of the arrays' names that are the critic's, and the drawing generator's."""
-    networks = ("critic", "averaged" if settings.average else "generator")
-    return [name for name in names if name.count(".") == 1 and name.startswith(networks)]

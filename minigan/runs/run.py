@@ -148,7 +148,7 @@ class Run:
         write_json(self.folder.evaluation, {"real": self.judge.real, "samples": self.evaluations})
 
     def checkpoint(self) -> Checkpoint:
-        arrays = {name: backend.to_numpy(tensor) for name, tensor in self.model.state().items() if name != "schedule"}
+        arrays = {name: backend.to_numpy(tensor) for name, tensor in self.model.state().items()}
         return Checkpoint(
             self.settings,
             self.model.iterations,

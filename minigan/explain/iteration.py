@@ -1,0 +1,50 @@
+"""A training iteration as a program, out of the engine's record: to be read, or to be run with NumPy alone."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy
+
+from .. import backend
+from ..data import sampler
+from ..replay import Program
+from ..settings import Settings
+from ..training import WGANGP
+
+
+def program(settings: Settings) -> Program:
+    """An iteration of these settings on images of 28 x 28 pixels, recorded: ``str`` of it is its source."""
+    return Program(WGANGP(settings, sampler(numpy.zeros((1, 28, 28), "uint8")), 784, replay=False))
+
+
+def alone(recorded: Program, settings: Settings) -> str:
+    """The same as a file of its own, with all that it calls above it; run, it trains for some iterations."""
+    sources: dict[str, str] = {}
+    for name, function in recorded.functions.items():
+        if name not in recorded.given:
+            _write(name, function, sources)
+    arrays = {name: (x.shape, str(x.dtype)) for name, x in recorded.given.items() if hasattr(x, "dtype")}
+    file = Template(Path(__file__).with_name("alone.txt").read_text(encoding="utf-8"))
+    kernels = "\n\n\n".join(sources.values())
+    return file.substitute(kernels=kernels, iteration=recorded, arrays=arrays, rate=settings.learning_rate)
+
+
+def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> None:
+    """The source of a function under a name, and of the functions that it calls, with NumPy for the backend."""
+    function, sources[name] = inspect.unwrap(function), ""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    tree.name, tree.decorator_list, tree.returns = name, [], None
+    for parameter in tree.args.args:
+        parameter.annotation = None
+    source = re.sub(r"\b(backend\.)?xp\.|backend\.(?=matmul)", "numpy.", ast.unparse(tree))
+    for word in set(re.findall(r"[\w.]+(?=\()", source)):
+        called = getattr(backend, word[8:], None) if word.startswith("backend.") else function.__globals__.get(word)
+        if inspect.isfunction(called) and word.removeprefix("backend.") not in sources:
+            _write(word.removeprefix("backend."), called, sources)
+    sources[name] = source.replace("backend.", "")

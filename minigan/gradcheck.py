@@ -1,0 +1,75 @@
+"""Derivatives beside finite differences, of any order."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from . import backend
+from .autodiff import grad
+from .tensor import Tensor, tensor
+
+
+def gradcheck(
+    f: Callable[..., Tensor],
+    *inputs: Any,
+    order: int = 2,
+    step: float = 1e-5,
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
+    name: str | None = None,
+) -> None:
+    """Compare all derivatives of ``f``, Tensors to a Tensor, up to an ``order``, with central differences in float64.
+
+    ``inputs`` are what ``f`` is called with: Tensors, arrays, lists or numbers. An output with several elements is
+    added up with weights of mixed sizes and signs, so that no mistake in one hides in another; of order 2 and more, so
+    are the derivatives of the order before. f must be smooth within ``step`` of the inputs.
+
+    Raises AssertionError where the two differ by more than ``atol`` + ``rtol`` times the difference, with the name of
+    ``f``, the order, the input, the index in it, and both values.
+    """
+    name = name or getattr(f, "__name__", str(f))
+    arrays = [numpy.array(backend.to_numpy(x), dtype="float64") for x in inputs]
+
+    def derivative(n: int, *tensors: Tensor) -> Tensor:
+        """f, or the sum of all its derivatives of order n, weighted."""
+        if n == 0:
+            return _weighted(f(*tensors))
+        parts = grad(derivative(n - 1, *tensors), tensors, create_graph=True, materialize_grads=True)
+        return sum(map(_weighted, parts))
+
+    def value(n: int, *moved: numpy.ndarray) -> float:
+        return derivative(n, *(tensor(a, requires_grad=True) for a in moved)).item()
+
+    for n in range(order):
+        leaves = [tensor(a, requires_grad=True) for a in arrays]
+        computed = grad(derivative(n, *leaves), leaves, materialize_grads=True)
+        for i, g in enumerate(map(backend.to_numpy, computed)):
+            numeric = finite_differences(lambda *moved, n=n: value(n, *moved), arrays, i, step)
+            wrong = numpy.argwhere(~(abs(g - numeric) <= atol + rtol * abs(numeric)))
+            if len(wrong):
+                at = tuple(map(int, wrong[0]))
+                raise AssertionError(
+                    f"gradcheck: {name}, order {n + 1}, input {i} at {at}: grad gives {g[at]:.10g}, the finite"
+                    f" difference is {numeric[at]:.10g}"
+                )
+
+
+def finite_differences(
+    f: Callable[..., float], arrays: Sequence[numpy.ndarray], i: int, step: float = 1e-5
+) -> numpy.ndarray:
+    """The gradient of ``f(*arrays)`` with respect to ``arrays[i]``, by two evaluations for each element."""
+    gradient = numpy.empty_like(arrays[i])
+    for at in numpy.ndindex(gradient.shape):
+        sides = []
+        for moved, by in ((arrays[i].copy(), step), (arrays[i].copy(), -step)):
+            moved[at] += by
+            sides.append(f(*arrays[:i], moved, *arrays[i + 1 :]))
+        gradient[at] = (sides[0] - sides[1]) / (2 * step)
+    return gradient
+
+
+def _weighted(y: Tensor) -> Tensor:
+    rng = numpy.random.default_rng(12345)
+    signs = numpy.where(numpy.arange(y.data.size) % 3, 1, -1).reshape(y.shape)
+    return (y * tensor(rng.uniform(0.5, 1.5, y.shape) * signs)).sum()

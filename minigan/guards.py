@@ -1,0 +1,320 @@
+"""What is refused, explained, or noticed too late: each guard is called by one line of the code that it stands beside.
+
+Nothing here differentiates. Three things could go wrong in silence, and each has an example.
+
+An array changed under a graph that was made of it; then the derivative would be of other numbers:
+
+    y = (x * x).sum()
+    x.data += 1
+    grad(y, x)              # ValueError: mul ... was changed in place since
+
+A gradient that was made without ``create_graph``, and is differentiated; then what flows through it would be lost:
+
+    (g,) = grad(D, y)
+    P = ((norm(g, 1) - 1) ** 2).mean()
+    grad(P + other, w)      # ValueError: an output depends on a gradient that was computed without create_graph=True
+
+A switch of recording that is left on or off for somebody else:
+
+    def samples():
+        with no_grad():     # TypeError: where it yields, its caller would not record either
+            yield G(z)
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from functools import wraps
+from types import CodeType
+from typing import Any, NoReturn
+
+import numpy
+
+from . import backend
+from .backend import Array
+
+UNCHANGED = (0,)  # the memory of what is no Tensor
+
+listener: ContextVar[Any] = ContextVar("listener", default=None)  # of this thread's sweeps: ``explain``
+
+# what functions of arrays raise on wrong arguments, and what is raised for it
+MISUSED = {ValueError: ValueError, IndexError: IndexError, TypeError: TypeError, AttributeError: TypeError}
+MISUSED |= {ZeroDivisionError: ValueError}
+
+
+def is_tensor(x: Any) -> bool:
+    return hasattr(x, "birth")
+
+
+# --- A primitive is called ----------------------------------------------------------------------
+
+
+def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Callable]:
+    """Let a primitive take its arguments by keyword too, keep dtypes, and say in words what is wrong with a call.
+
+    Raises the kind of error that ``forward`` did, with the primitive's name, the first line of its docstring, and the
+    shapes it got; TypeError where a dtype would change, is half precision, or where a Tensor that requires a gradient
+    stands behind the first ``operands`` arguments, to which alone gradients flow.
+    """
+    parameters = inspect.signature(forward)
+    count = len(parameters.parameters)
+
+    def decorate(op: Callable) -> Callable:
+        @wraps(forward)
+        def call(*args: Any, **named: Any) -> Any:
+            if named or len(args) != count:
+                args = _bound(call.__name__, parameters, args, named)
+            if count > operands:
+                args = _undifferentiated(call.__name__, args, operands)
+            try:
+                out = op(*args)
+            except tuple(MISUSED) as error:
+                kind = next(told for raised, told in MISUSED.items() if isinstance(error, raised))
+                raise kind(_in_words(call, args, error)) from None
+            data, dtype = out._data, out._data.dtype
+            for x in args:
+                if is_tensor(x):
+                    if x._data.dtype is not dtype and x._data.dtype != dtype:
+                        return _with_plain_numbers(call, args)
+                    if data.base is not None and backend.xp.may_share_memory(data, x._data):
+                        out.memory = x.memory  # it is a view
+            if dtype.char == "e":
+                _refuse_half_precision(call.__name__)
+            return out
+
+        return call
+
+    return decorate
+
+
+def _bound(name: str, parameters: inspect.Signature, args: tuple, named: dict[str, Any]) -> tuple:
+    try:
+        bound = parameters.bind(*args, **named)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    bound.apply_defaults()
+    return bound.args
+
+
+def _in_words(op: Callable, args: tuple, error: Exception) -> str:
+    got = ", ".join(str(getattr(x, "shape", x)) for x in args)
+    meant = (op.__doc__ or str(error)).strip().partition("\n")[0]
+    return f"{op.__name__}: got {got}; expected {meant}"
+
+
+def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:
+    """The arguments with Python numbers for NumPy's behind the operands, since vjps compute with them."""
+    for i, x in enumerate(args[operands:], operands):
+        if is_tensor(x) and x.requires_grad:
+            raise TypeError(f"{name}: argument {i} is a Tensor that requires a gradient, and there is no vjp for it")
+    return (*args[:operands], *(x.item() if isinstance(x, numpy.generic) else x for x in args[operands:]))
+
+
+def _with_plain_numbers(op: Callable, args: tuple) -> Any:
+    """Where a result has another dtype than an operand: NumPy's scalars widen an array, Python's numbers do not."""
+    plain = tuple(x.item() if isinstance(x, numpy.generic) else x for x in args)
+    if any(x is not y for x, y in zip(plain, args)):
+        return op(*plain)
+    dtypes = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in args)
+    raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
+
+
+def real_numbers(array: Array, keep: bool) -> Array:
+    """``array`` as floats: in its own dtype if that is one to ``keep``, else float32. Raises TypeError for others."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
+    if keep and array.dtype.char == "e":
+        _refuse_half_precision("tensor")
+    return array if keep and array.dtype.kind == "f" else array.astype("float32")
+
+
+def _refuse_half_precision(name: str) -> NoReturn:
+    raise TypeError(f"{name}: expected float32 or float64, got float16, in which sums and exponentials overflow")
+
+
+# --- A sweep ------------------------------------------------------------------------------------
+
+
+def several(x: Any) -> tuple:
+    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
+
+
+def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize: bool) -> None:
+    """Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs."""
+    if (told := listener.get()) is not None:
+        told.sweep(inputs)
+    if len(grad_outputs) != len(outputs):
+        raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
+    for i, x in enumerate(inputs):
+        if not x.requires_grad:
+            raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
+    if _depends_on_unrecorded(outputs, min(x.birth for x in inputs) if inputs else 0):
+        raise ValueError(
+            "grad: an output depends on a gradient that was computed without create_graph=True, so its derivative would"
+            " be lost: pass create_graph=True there, or detach() it if a constant is meant"
+        )
+    for i, y in enumerate(outputs):
+        if not (y.requires_grad or materialize):
+            raise ValueError(
+                f"grad: output {i}, shape {y.shape}, has no graph: nothing that it was made from has"
+                " requires_grad=True, or it was made under no_grad()"
+            )
+
+
+def _depends_on_unrecorded(outputs: Sequence[Any], oldest: int) -> bool:
+    """Whether a marked gradient went into the outputs; one made before the ``oldest`` input is a constant."""
+    seen, stack = set(), list(outputs)
+    while stack:
+        x = stack.pop()
+        if is_tensor(x) and x.unrecorded and x.birth > oldest and x not in seen:
+            if not x.op:
+                return True
+            seen.add(x)
+            stack += x.args
+    return False
+
+
+def seed(i: int, output: Any, g: Any) -> Any:
+    """The gradient that a sweep begins with at output ``i``: a Tensor, or an array, of its shape and dtype."""
+    if g is None:
+        if output.data.size != 1:
+            raise ValueError(
+                f"grad: output {i} has shape {output.shape}; without grad_outputs it must have one element"
+            )
+        return backend.ones(output.shape, output.dtype)
+    if not (is_tensor(g) or isinstance(g, backend.xp.ndarray)):
+        g = backend.asarray(g, dtype=output.dtype)
+    if (g.shape, g.dtype) != (output.shape, output.dtype):
+        raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {output.dtype} {output.shape}")
+    return g
+
+
+def check_visit(node: Any, gradient: Any) -> None:
+    """Raises ValueError where the node of a sweep, or what it was made from, was written to since."""
+    if (told := listener.get()) is not None:
+        told.visit(node, gradient)
+    birth = node.birth
+    for x in (node, *node.args) if node.op else ():
+        if getattr(x, "memory", UNCHANGED)[0] > birth:
+            raise ValueError(
+                f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since; call"
+                " grad before the change, or compute anew after it"
+            )
+
+
+def mark_unrecorded(gradients: Iterable[Any]) -> None:
+    for g in gradients:
+        g.unrecorded = True
+
+
+def check_gradient(g: Any, node: Any, x: Any) -> Any:
+    """``g``, which a vjp of ``node`` returned for its operand ``x``. Raises TypeError or ValueError if it is none."""
+    if not is_tensor(g):
+        raise TypeError(f"{node.op.__name__}: a vjp returned {type(g).__name__}; expected a Tensor, made by primitives")
+    if g._data.shape != x._data.shape and not _broadcasts(x.shape, g.shape):
+        raise ValueError(f"{node.op.__name__}: a vjp returned shape {g.shape} for an operand of shape {x.shape}")
+    if g._data.dtype is not x._data.dtype and g.dtype != x.dtype:
+        raise TypeError(f"{node.op.__name__}: a vjp returned {g.dtype} for an operand of {x.dtype}")
+    if (told := listener.get()) is not None:
+        told.vjp(node, x, g)
+    return g
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to)))
+
+
+def unused(i: int, x: Any) -> NoReturn:
+    raise ValueError(
+        f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None, materialize_grads=True"
+        " zeros)"
+    )
+
+
+# --- Recording is switched ----------------------------------------------------------------------
+
+
+class Switch(ContextDecorator):
+    """Sets a variable of this thread's for a while: a context manager, and a decorator of functions.
+
+    It refuses to be left by a ``yield``.
+    """
+
+    def __init__(self, variable: ContextVar, value: Any) -> None:
+        self._variable, self._value = variable, value
+
+    def _recreate_cm(self) -> "Switch":
+        return Switch(self._variable, self._value)
+
+    def __call__(self, function: Callable) -> Callable:
+        _refuse_generator(function.__code__)
+        return super().__call__(function)
+
+    def __enter__(self) -> None:
+        _refuse_generator(sys._getframe(1).f_code)
+        self._before = self._variable.set(self._value)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._before)
+
+
+def _refuse_generator(code: CodeType) -> None:
+    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        raise TypeError(
+            f"no_grad: {code.co_name} is a generator, and where it yields, its caller would not record either; call a"
+            " function that does inside what is to be done without a record"
+        )
+
+
+# --- A Tensor is taken for an array --------------------------------------------------------------
+
+
+class NoArray:
+    """What a Tensor refuses of what NumPy's arrays and Python's numbers do."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
+    __array_priority__ = 1000  # and instead of CuPy
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
+
+    __hash__ = object.__hash__
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Tensor is no array: write x.data, or minigan.backend.to_numpy(x); or a function of mg.ops")
+
+
+# --- An optimizer -------------------------------------------------------------------------------
+
+
+def check_parameters(parameters: Sequence[Any]) -> None:
+    if len(set(parameters)) < len(parameters):
+        raise ValueError("Adam: a parameter is there twice, and would be moved twice")
+
+
+def check_gradients(gradients: Sequence[Any], parameters: Sequence[Any]) -> None:
+    got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
+    if got != expected:
+        raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
+
+
+# --- A penalty ----------------------------------------------------------------------------------
+
+
+def check_pairs(real: Array, fake: Array) -> None:
+    if real.shape != fake.shape:
+        raise ValueError(
+            f"interpolate: expected as many real rows as generated ones, got {real.shape} and {fake.shape}"
+        )
+
+
+def check_slope(slope: str, where: str) -> None:
+    """Raises ValueError for a difference where there is one point only."""
+    if slope == "difference" and where != "between":
+        raise ValueError(
+            f"a difference needs two points, and {where!r} gives the same one twice; take slope 'gradient' there, or"
+            " the difference 'between'"
+        )
