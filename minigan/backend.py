@@ -42,8 +42,8 @@ def use(device: str) -> None:
         xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, kernel(_adam_step)
     elif device == "gpu":
         cupy = _usable_cupy()
-        xp, (sigmoid, softplus, step) = cupy, _fused_kernels(cupy)
-        adam_step = kernel(step)
+        xp, (sigmoid, softplus, *step) = cupy, _fused_kernels(cupy)
+        adam_step = kernel(_adam_step_by(*step))
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
     matmul = xp.matmul
@@ -223,7 +223,7 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip(" =")), type(error).__name__)
 
 
-def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:
+def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
     """The functions above as CUDA kernels, one pass over memory each; T is float32 or float64 as the arrays are."""
     next_step = cupy.ElementwiseKernel(
         "float64 lr, float64 beta1, float64 beta2, float64 eps",
@@ -246,18 +246,25 @@ def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any]:
         "adam_step",
     )
 
+    return (
+        cupy.ElementwiseKernel("T x", "T y", "y = 1 / (1 + exp(-x))", "sigmoid"),
+        cupy.ElementwiseKernel("T x", "T y", "y = log1p(exp(-abs(x))) + max(x, T(0))", "softplus"),
+        next_step,
+        move,
+    )
+
+
+def _adam_step_by(next_step: Any, move: Any) -> Callable[..., None]:
+    """``_adam_step``, by a kernel that counts the step and one for each parameter."""
+
     @wraps(_adam_step)
     def step(gs: Any, ps: Any, ms: Any, vs: Any, t: Array, lr: Array, betas: tuple[float, float], eps: float) -> None:
-        rates = cupy.empty(2, ps[0].dtype)
+        rates = xp.empty(2, ps[0].dtype)
         next_step(lr, *betas, eps, t, rates)
         for g, p, m, v in zip(gs, ps, ms, vs):
             move(g, *betas, rates[0], rates[1], p, m, v)
 
-    return (
-        cupy.ElementwiseKernel("T x", "T y", "y = 1 / (1 + exp(-x))", "sigmoid"),
-        cupy.ElementwiseKernel("T x", "T y", "y = log1p(exp(-abs(x))) + max(x, T(0))", "softplus"),
-        step,
-    )
+    return step
 
 
 use("cpu")

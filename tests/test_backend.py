@@ -439,7 +439,15 @@ def test_the_guard_can_fail(monkeypatch, cupy):
 def test_the_fused_kernels_hold_the_same_formulas(cupy):
     """Their loop bodies happen to be Python too: run on NumPy arrays, they give what the NumPy functions give."""
     rng = np.random.default_rng(0)
-    scope = {"exp": np.exp, "log1p": np.log1p, "sqrt": np.sqrt, "abs": np.abs, "max": np.maximum, "T": float}
+    scope = {
+        "exp": np.exp,
+        "log1p": np.log1p,
+        "sqrt": np.sqrt,
+        "abs": np.abs,
+        "max": np.maximum,
+        "T": float,
+        "pow": pow,
+    }
 
     def run(kernel, *args):
         names = [p.name for p in (*kernel.in_params, *kernel.out_params)]
@@ -447,16 +455,17 @@ def test_the_fused_kernels_hold_the_same_formulas(cupy):
         exec(inspect.cleandoc(kernel.operation), values)
         return [values[p.name] for p in kernel.out_params]
 
-    sigmoid, softplus, adam_step = backend._fused_kernels(cupy)
+    sigmoid, softplus, next_step, move = backend._fused_kernels(cupy)
     x = rng.normal(0, 5, 100)
     np.testing.assert_allclose(run(sigmoid, x)[0], backend.sigmoid(x))
     np.testing.assert_allclose(run(softplus, x)[0], backend.softplus(x))
     g, p, m, v = rng.uniform(0.1, 1, (4, 100))
-    numbers = g, 0.5, 0.9, 0.01, 1e-8
-    fused = run(adam_step, *numbers, p.copy(), m.copy(), v.copy())
-    backend.adam_step(*numbers, p, m, v)
-    for got, expected in zip(fused, (p, m, v)):
-        np.testing.assert_allclose(got, expected)
+    for steps in (4, 5):
+        _, rates = run(next_step, 0.01, 0.5, 0.9, 1e-8, steps - 1, np.zeros(2))
+        fused = run(move, g, 0.5, 0.9, *rates, p.copy(), m.copy(), v.copy())
+        backend.adam_step([g], [p], [m], [v], np.array(steps - 1.0), np.array(0.01), (0.5, 0.9), 1e-8)
+        for got, expected in zip(fused, (p, m, v)):
+            np.testing.assert_allclose(got, expected)
 
 
 @pytest.mark.parametrize("architecture", ["compute_80", "compute_90"])
@@ -469,7 +478,8 @@ def test_the_fused_kernels_compile(cupy, dtype, architecture):
         nvrtc.getVersion()
     except RuntimeError as error:
         pytest.skip(f"NVRTC is not installed ({str(error).splitlines()[0]}); it comes with nvidia-cuda-nvrtc")
-    for kernel in backend._fused_kernels(cupy):
+    sigmoid, softplus, _, move = backend._fused_kernels(cupy)
+    for kernel in (sigmoid, softplus, move):
         inputs, outputs = ([p.name for p in params] for params in (kernel.in_params, kernel.out_params))
         parameters = ", ".join([f"const T* {name}_" for name in inputs] + [f"T* {name}_" for name in outputs])
         read = "".join(f"const T {name} = {name}_[i]; " for name in inputs)

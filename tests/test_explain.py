@@ -14,7 +14,7 @@ from minigan import backend, guards, ops
 from minigan.data import sampler
 from minigan.explain import __main__ as command
 from minigan.explain import explain
-from minigan.explain.drawing import Drawing, _meets, draw
+from minigan.explain.drawing import Drawing, draw, meets
 from minigan.penalties import gradient_penalty
 from minigan.settings import PRESETS
 from minigan.training import WGANGP
@@ -141,10 +141,10 @@ def test_drawings(activation, tmp_path, capsys):
 @pytest.mark.parametrize("activation", command.ACTIVATIONS)
 def test_arrows_go_around_boxes_and_beside_each_other(activation):
     drawing = Drawing(story(activation))
-    assert str(drawing).count('class="way ') == len(drawing._ways)
-    for way in drawing._ways:
-        ends = [box for box in drawing.places.values() if _meets((way[0],) * 3, box) or _meets((way[2],) * 3, box)]
-        assert not [box for box in drawing.places.values() if _meets(way, box) and box not in ends]
+    assert str(drawing).count('class="way ') == len(drawing.ways)
+    for way in drawing.ways:
+        ends = [box for box in drawing.places.values() if meets((way[0],) * 3, box) or meets((way[2],) * 3, box)]
+        assert not [box for box in drawing.places.values() if meets(way, box) and box not in ends]
 
 
 # --- The iteration as a program ------------------------------------------------------------------

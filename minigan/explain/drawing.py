@@ -4,7 +4,6 @@ What no gradient flows on from is grey. A Tensor that a sweep made stands below 
 """
 
 import json
-from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from string import Template
@@ -15,6 +14,7 @@ from ..tools.files import replacing
 from .story import Story, Sweep, value
 
 WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and from the middle of one to the next
+BENDS = [sign * bend for bend in (0, 0.12, 0.22, 0.35, 0.5, 0.8, 1.2, 1.7) for sign in (1, -1)]
 
 Point = tuple[float, float]
 
@@ -23,85 +23,72 @@ class Drawing:
     """Places for the Tensors of a story, and the marks of each step of it; ``steps`` are what each is about."""
 
     def __init__(self, story: Story) -> None:
-        self.story, self.places, self._marks, self._ways = story, {}, [], set()
-        for _, sweep, tensors in story.stages:
+        self.story, self.places, self.steps, self._marks, self.ways = story, {}, [], [], set()
+        for title, sweep, tensors in story.stages:
             bottom = max((y + DY for _, y in self.places.values()), default=0.0)
-            if not sweep:
-                self._along(tensors, bottom)
-            elif sweep.recorded:
-                self._below(tensors, bottom, sweep)
-        self.steps: list[str] = []
-        for step in self._told():
-            self.steps.append(step)
+            if sweep and not sweep.recorded:
+                self._visit(title, sweep)
+                continue
+            (self._below if sweep else self._along)(tensors, bottom, sweep)
+            for x in tensors:
+                self._box(x, "orange" if sweep else "blue")
+                self.steps.append(f"{title}: {story.symbol(x)} = {story.made(x)}   {story.wanted(x)}".strip())
 
-    def _put(self, x: Tensor, column: float, row: float, dx: float = 0.0, dy: float = DY) -> None:
+    def _put(self, x: Tensor, column: float, row: float, dx: float, dy: float) -> None:
         while any(y == row and abs(x - column) < WIDTH for x, y in self.places.values()):
             column, row = column + dx, row + dy
         self.places[id(x)] = column, row
 
-    def _along(self, tensors: list[Tensor], row: float) -> None:
+    def _along(self, tensors: list[Tensor], row: float, _: None) -> None:
         """What the function made goes from left to right; what it was given stands above its first use."""
-        left = min((self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places), default=0.0)
-        depth: dict[int, int] = {}
+        left, depth = (
+            min((self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places), default=0.0),
+            {},
+        )
         for x in tensors:
             depth[id(x)] = 1 + max((depth.get(id(a), 0) for a in x.args if isinstance(a, Tensor)), default=-1)
             if x.op:
-                self._put(x, left + DX * depth[id(x)], row)
+                self._put(x, left + DX * depth[id(x)], row, 0, DY)
         for x in (x for x in tensors if not x.op):
             user = next((u for u in tensors if any(a is x for a in u.args)), x)
             column, above = self.places.get(id(user), (left + DX, row))
-            if user is x or user.args[0] is x:
-                self._put(x, column - DX, above, DX, 0)
-            else:
-                self._put(x, column - 0.5 * DX, above - DY, DX, 0)
+            first = user is x or user.args[0] is x
+            self._put(x, column - (DX if first else DX / 2), above - (0 if first else DY), DX, 0)
 
     def _below(self, tensors: list[Tensor], row: float, sweep: Sweep) -> None:
         """What a sweep made stands below the operand that it is for, and on the way to that half way."""
         for x in tensors:
             call = self.story.calls.get(id(x))
-            column, _ = self.places[id(call.operand if call else sweep.visits[0].node)]
-            if call and x is not call.result:
-                column = (column + self.places[id(call.node)][0]) / 2
-            self._put(x, column, row)
+            at = [self.places[id(y)][0] for y in (call[:2] if call else (sweep.visits[0].node,) * 2)]
+            self._put(x, at[1] if not call or x is call.result else (at[0] + at[1]) / 2, row, 0, DY)
 
-    def _told(self) -> Iterator[str]:
-        """Draw step by step, and say what each is about."""
-        for title, sweep, tensors in self.story.stages:
-            if sweep and not sweep.recorded:
-                yield from self._visited(title, sweep)
-                continue
-            for x in tensors:
-                self._box(x, "orange" if sweep else "blue")
-                yield f"{title}: {self.story.symbol(x)} = {self.story.made(x)}   {self.story.wanted(x)}".strip()
-
-    def _visited(self, title: str, sweep: Sweep) -> Iterator[str]:
+    def _visit(self, title: str, sweep: Sweep) -> None:
         for n, visit in enumerate(sweep.visits, 1):
-            if id(visit.node) not in self.places:
-                continue
             at = f"{n}{' again' if self.story.again(visit) else ''}"
             self._note(visit.node, f"{at}: {value(visit.gradient, 3)}", "red")
             for call in visit.calls:
-                self._arrow(visit.node, call.operand, "red", -0.22)
+                self._arrow(visit.node, call.operand, "red", 4)
             asked = "; ".join(self.story.asked(visit, call) for call in visit.calls)
-            gradient = f"{self.story.symbol(visit.gradient)} = {value(visit.gradient)}"
-            yield f"{title}: visit {at}, {self.story.symbol(visit.node)}: {gradient}. {asked and f'Asked for {asked}'}"
+            got = f"{self.story.symbol(visit.node)}: {self.story.symbol(visit.gradient)} = {value(visit.gradient)}"
+            self.steps.append(f"{title}: visit {at}, {got}. {asked and f'Asked for {asked}'}")
         for x in self.story.missed(sweep):
             self._note(x, "not reached: 0", "grey")
-            yield f"{title}: {self.story.symbol(x)} is not reached, so its gradient is 0"
+            self.steps.append(f"{title}: {self.story.symbol(x)} is not reached, so its gradient is 0")
 
     def _box(self, x: Tensor, color: str) -> None:
         (column, row), color = self.places[id(x)], color if x.requires_grad else "grey"
         corner = f'x="{column - WIDTH / 2:.2f}" y="{row - HEIGHT / 2:.2f}"'
         self._mark(f'<rect class="{color}" {corner} width="{WIDTH}" height="{HEIGHT}" rx="0.12"/>')
-        for mask in (a for a in x.args if isinstance(a, backend.xp.ndarray)):
-            self._text(column, row - HEIGHT / 2 - 0.15, f"{self.story.symbol(mask)}: constant", "grey")
         name = x.op.__name__ if x.op else ("given" if x.requires_grad else "constant")
-        number = self.story.numbers.get(id(x), "").replace("product ", "#").strip()
+        number = self.story.numbers.get(id(x), "").replace("   product ", " #")
         self._text(column, row - 0.22, self.story.symbol(x), f"{color} symbol")
-        self._text(column, row + 0.09, f"{name} {number}".strip(), f"{color} small")
+        self._text(column, row + 0.09, f"{name}{number}", f"{color} small")
         self._text(column, row + 0.32, value(x, 3), f"{color} small")
-        for a in (a for a in x.args if isinstance(a, Tensor)):
-            self._arrow(a, x, color if a.requires_grad else "grey", 0)
+        for a in x.args:
+            if isinstance(a, Tensor):
+                self._arrow(a, x, color if a.requires_grad else "grey", 0)
+            elif isinstance(a, backend.xp.ndarray):
+                self._text(column, row - HEIGHT / 2 - 0.15, f"{self.story.symbol(a)}: constant", "grey")
 
     def _note(self, x: Tensor, text: str, color: str) -> None:
         """Below a box, or above one that no arrow comes to from there."""
@@ -109,17 +96,15 @@ class Drawing:
             column, row = self.places[id(x)]
             self._text(column, row + (HEIGHT / 2 + 0.2) * (1 if x.op else -1), text, color)
 
-    def _arrow(self, x: Tensor, y: Tensor, color: str, bend: float) -> None:
+    def _arrow(self, x: Tensor, y: Tensor, color: str, bend: int) -> None:
         """From one box to another: around those that are in its way, and beside an arrow that is there already."""
         if {id(x), id(y)} <= self.places.keys():
             start, end = self.places[id(x)], self.places[id(y)]
-            bends = [sign * b for b in (bend, 0.12, 0.3, 0.5, 0.8, 1.2, 1.7) for sign in (1, -1)]
-            ways = [way for way in (_way(start, end, b) for b in bends) if way not in self._ways]
             others = [place for place in self.places.values() if place not in (start, end)]
-            way = next((w for w in ways if not any(_meets(w, place) for place in others)), ways[0])
-            self._ways.add(way)
-            (a, b), (c, d), (e, f) = way
-            path = f"M{a:.2f},{b:.2f} Q{c:.2f},{d:.2f} {e:.2f},{f:.2f}"
+            ways = [w for w in (way(start, end, b) for b in BENDS[bend:]) if w not in self.ways]
+            found = next((w for w in ways if not any(meets(w, place) for place in others)), ways[0])
+            self.ways.add(found)
+            path = "M{:.2f},{:.2f} Q{:.2f},{:.2f} {:.2f},{:.2f}".format(*found[0], *found[1], *found[2])
             self._mark(f'<path class="way {color}" d="{path}" marker-end="url(#{color})"/>')
 
     def _text(self, x: float, y: float, text: str, kind: str) -> None:
@@ -133,38 +118,28 @@ class Drawing:
         left, top = min(columns) - 0.6 * DX, min(rows) - 0.6 * DY
         width, height = max(columns) - left + 0.6 * DX, max(rows) - top + DY
         slots = {f"key{i + 1}": f"{left + width * (0.13 + 0.245 * i):.2f}" for i in range(4)}
-        slots |= {
-            "below": f"{top + height - 0.2:.2f}",
-            "marks": "\n".join(sorted(self._marks, key=lambda m: "way" not in m)),
-        }
-        return _filled(
-            "drawing", box=f"{left:.2f} {top:.2f} {width:.2f} {height:.2f}", pixels=round(40 * width), **slots
-        )
+        slots["marks"] = "\n".join(sorted(self._marks, key=lambda mark: "way" not in mark))
+        box = f"{left:.2f} {top:.2f} {width:.2f} {height:.2f}"
+        return filled("drawing", box=box, pixels=round(40 * width), below=f"{top + height - 0.2:.2f}", **slots)
 
 
-def _way(start: Point, end: Point, bend: float) -> tuple[Point, Point, Point]:
+def way(start: Point, end: Point, bend: float) -> tuple[Point, Point, Point]:
     """A curve between two boxes: where it leaves the one, what it bends towards, where it comes to the other."""
     (a, b), (c, d) = start, end
-    middle = (a + c) / 2 - bend * (d - b), (b + d) / 2 + bend * (c - a)
-
-    def edge(box: Point) -> Point:
-        dx, dy = middle[0] - box[0], middle[1] - box[1]
-        scale = max(abs(dx) / (WIDTH / 2 + 0.04), abs(dy) / (HEIGHT / 2 + 0.04), 1e-9)
-        return box[0] + dx / scale, box[1] + dy / scale
-
-    return edge(start), middle, edge(end)
+    x, y = (a + c) / 2 - bend * (d - b), (b + d) / 2 + bend * (c - a)
+    scales = (max(abs(x - p) / (WIDTH / 2 + 0.04), abs(y - q) / (HEIGHT / 2 + 0.04), 1e-9) for p, q in (start, end))
+    at, to = ((p + (x - p) / scale, q + (y - q) / scale) for (p, q), scale in zip((start, end), scales))
+    return at, (x, y), to
 
 
-def _meets(way: tuple[Point, Point, Point], box: Point) -> bool:
-    for t in (i / 40 for i in range(41)):
-        x, y = ((1 - t) ** 2 * p + 2 * t * (1 - t) * q + t**2 * r for p, q, r in zip(*way))
-        if abs(x - box[0]) < WIDTH / 2 + 0.05 and abs(y - box[1]) < HEIGHT / 2 + 0.05:
-            return True
-    return False
+def meets(curve: tuple[Point, Point, Point], box: Point) -> bool:
+    shares = ((t * t, 2 * t * (1 - t), (1 - t) ** 2) for t in (i / 40 for i in range(41)))
+    points = ([s * p + t * q + u * r for p, q, r in zip(*curve)] for s, t, u in shares)
+    return any(abs(x - box[0]) < WIDTH / 2 + 0.03 and abs(y - box[1]) < HEIGHT / 2 + 0.03 for x, y in points)
 
 
-def _filled(name: str, **slots: object) -> str:
-    return Template((Path(__file__).parent / f"{name}.html").read_text(encoding="utf-8")).substitute(slots)
+def filled(name: str, **slots: object) -> str:
+    return Template(Path(__file__).with_name(f"{name}.html").read_text(encoding="utf-8")).substitute(slots)
 
 
 def draw(story: Story, path: Path, title: str = "") -> list[str]:
@@ -174,7 +149,7 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
     if path.suffix.lower() == ".html":
         told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
         steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")
-        text = _filled("page", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
+        text = filled("page", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return drawing.steps
