@@ -1,6 +1,5 @@
 """``python -m minigan.explain``: the smallest honest critic, its gradient penalty, and both sweeps, as recorded."""
 
-import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +8,11 @@ from typing import Any
 from .. import ops
 from ..autodiff import grad
 from ..settings import PRESETS
+from ..standalone import program, source
 from ..tensor import primitive, tensor
 from ..tools.cli import Parser, one_line_errors, path, unbroken_output
-from ..tools.files import replacing
+from ..tools.files import write_text
 from .drawing import draw
-from .iteration import alone, program
 from .story import explain
 
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
@@ -68,29 +67,20 @@ def main(argv: list[str] | None = None) -> int:
         if args.out and args.out.suffix.lower() not in kinds:
             parser.error(f"argument --out: expected a file {' or '.join(kinds)}, got {str(args.out)!r}")
         with one_line_errors(parser, args):
-            print(iteration(args) if args.iteration else penalties(args))
+            if args.iteration:
+                told: Any = program(PRESETS[args.preset])
+                if args.out:
+                    write_text(args.out, source(told, PRESETS[args.preset]))
+            else:
+                told = explain(penalty, args.activation, not args.no_graph)
+                if args.out:
+                    draw(told, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
+            print(args.out or told)
+            if not (args.iteration or args.out or args.no_graph):
+                with carrying_zeros():
+                    zeros = f"; with the zeros of its mask's derivative carried along, {explain(penalty).products}"
+                print(f"\n{told.products} matrix products{zeros if args.activation == 'relu' else ''}")
     return 0
-
-
-def iteration(args: argparse.Namespace) -> Any:
-    settings = PRESETS[args.preset]
-    recorded = program(settings)
-    if not args.out:
-        return recorded
-    with replacing(args.out) as part:
-        part.write_text(alone(recorded, settings), encoding="utf-8")
-    return args.out
-
-
-def penalties(args: argparse.Namespace) -> Any:
-    story = explain(penalty, args.activation, not args.no_graph)
-    if args.out:
-        draw(story, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
-        return args.out
-    with carrying_zeros():
-        zeros = explain(penalty, args.activation).products
-    others = f"; with the zeros of its mask's derivative carried along, {zeros}" if args.activation == "relu" else ""
-    return f"{story}" if args.no_graph else f"{story}\n\n{story.products} matrix products{others}"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from string import Template
 
 from .. import backend
 from ..tensor import Tensor
-from ..tools.files import replacing
+from ..tools.files import write_text
 from .story import Story, Sweep, value
 
 WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and from the middle of one to the next
-BENDS = [sign * bend for bend in (0, 0.12, 0.22, 0.35, 0.5, 0.8, 1.2, 1.7) for sign in (1, -1)]
+BENDS = [sign * bend for bend in (0, 0.12, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 1.2, 1.7, 2.3) for sign in (1, -1)]
 
 Point = tuple[float, float]
 
@@ -41,10 +41,8 @@ class Drawing:
 
     def _along(self, tensors: list[Tensor], row: float, _: None) -> None:
         """What the function made goes from left to right; what it was given stands above its first use."""
-        left, depth = (
-            min((self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places), default=0.0),
-            {},
-        )
+        used = (self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places)
+        left, depth = min(used, default=0.0), {}
         for x in tensors:
             depth[id(x)] = 1 + max((depth.get(id(a), 0) for a in x.args if isinstance(a, Tensor)), default=-1)
             if x.op:
@@ -101,7 +99,7 @@ class Drawing:
         if {id(x), id(y)} <= self.places.keys():
             start, end = self.places[id(x)], self.places[id(y)]
             others = [place for place in self.places.values() if place not in (start, end)]
-            ways = [w for w in (way(start, end, b) for b in BENDS[bend:]) if w not in self.ways]
+            ways = [w for w in (way(start, end, b) for b in BENDS[bend:]) if not {w, w[::-1]} & self.ways]
             found = next((w for w in ways if not any(meets(w, place) for place in others)), ways[0])
             self.ways.add(found)
             path = "M{:.2f},{:.2f} Q{:.2f},{:.2f} {:.2f},{:.2f}".format(*found[0], *found[1], *found[2])
@@ -116,11 +114,9 @@ class Drawing:
     def __str__(self) -> str:
         columns, rows = zip(*self.places.values())
         left, top = min(columns) - 0.6 * DX, min(rows) - 0.6 * DY
-        width, height = max(columns) - left + 0.6 * DX, max(rows) - top + DY
-        slots = {f"key{i + 1}": f"{left + width * (0.13 + 0.245 * i):.2f}" for i in range(4)}
-        slots["marks"] = "\n".join(sorted(self._marks, key=lambda mark: "way" not in mark))
-        box = f"{left:.2f} {top:.2f} {width:.2f} {height:.2f}"
-        return filled("drawing", box=box, pixels=round(40 * width), below=f"{top + height - 0.2:.2f}", **slots)
+        size = {"width": round(max(columns) - left + 0.6 * DX, 2), "height": round(max(rows) - top + DY, 2)}
+        marks = "\n".join(sorted(self._marks, key=lambda mark: "way" not in mark))
+        return filled("drawing", left=round(-left, 2), top=round(-top, 2), marks=marks, **size)
 
 
 def way(start: Point, end: Point, bend: float) -> tuple[Point, Point, Point]:
@@ -150,6 +146,5 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
         told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
         steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")
         text = filled("page", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return drawing.steps

@@ -4,8 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from .. import backend, guards
 from ..tensor import Tensor, tensor
 
 BAR = "\u0304"  # over the symbol of a Tensor: its gradient in the first sweep
+MASK = "A mask is no Tensor: it is constant wherever it does not jump, so nothing flows on from it."
 PRODUCTS = ("matmul", "matmul_nt", "matmul_tn", "linear")
 birth = attrgetter("birth")
 
@@ -88,11 +88,9 @@ class Story:
         self.products, self.numbers = 0, {}  # by the ids of the Tensors and calls that made them
         self._same = {id(v.gradient.data): v.gradient for s in sweeps for v in s.visits}
         named = {name: self.itself(x) for name, x in names.items() if isinstance(x, Tensor)}
-        told = [*named.values(), *(x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made))]
-        used = {id(x) for made in _closure(told) for x in made.args} | {id(v.node) for s in sweeps for v in s.visits}
-        used |= {id(x) for s in sweeps for x in (*s.inputs, *s.made)}
-        some = (x for x in _closure(told) if x.op or x.requires_grad or x.unrecorded or id(x) in used)
-        self.tensors = sorted(some, key=birth)
+        told = [x for x in named.values() if x.op or x.requires_grad or x.unrecorded]
+        told += [x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made)]
+        self.tensors = sorted(_closure(told), key=birth)
         self.calls = {id(x): c for s in sweeps for v in s.visits for c in v.calls for x in _closure([c.result], c.born)}
         self._symbols = self._named(named)
         self.stages = self._staged()
@@ -108,32 +106,28 @@ class Story:
         return self._same.get(id(x.data), x) if x.unrecorded else x
 
     def _named(self, named: dict[str, Tensor]) -> dict[int, str]:
-        symbols: dict[int, str] = {}
-        for name, x in named.items():
-            symbols.setdefault(id(x), name)
-        gradients = {id(v.gradient) for s in self.sweeps for v in s.visits}
-        unnamed = (x for x in self.tensors if id(x) not in symbols.keys() | gradients)
-        symbols |= {id(x): f"t{n}" for n, x in enumerate(list(unnamed), 1)}
-        for sweep in self.sweeps:
-            for visit in sweep.visits:
-                first, name = symbols[id(sweep.visits[0].node)], symbols[id(visit.node)]
-                over = f"{name}{BAR}" if len(name) == 1 and sweep is self.sweeps[0] else f"\u2202{first}/\u2202{name}"
-                symbols.setdefault(id(visit.gradient), "1" if visit is sweep.visits[0] else over)
+        visits = [(s, v) for s in self.sweeps for v in s.visits]
+        symbols = {id(x): name for name, x in reversed(named.items())}
+        unnamed = [x for x in self.tensors if not symbols.keys() | {id(v.gradient) for _, v in visits} >= {id(x)}]
+        symbols |= {id(x): f"t{n}" for n, x in enumerate(unnamed, 1)}
+        for sweep, visit in visits:
+            first, name = symbols[id(sweep.visits[0].node)], symbols[id(visit.node)]
+            over = name + BAR if len(name) == 1 and sweep is self.sweeps[0] else f"\u2202{first}/\u2202{name}"
+            symbols.setdefault(id(visit.gradient), "1" if visit is sweep.visits[0] else over)
         return symbols
 
     def _staged(self) -> list[tuple[str, Sweep | None, list[Tensor]]]:
         """What was made in one go, by the function itself or by one of its sweeps, under a title."""
-        stages, left = [], self.tensors
+        stages, start, title = [], 0, "The computation"
         for n, sweep in enumerate(self.sweeps, 1):
-            end = max(map(birth, sweep.made), default=sweep.born)
+            end = max(map(birth, sweep.made))
             inputs = ", ".join(map(self.symbol, sorted(sweep.inputs, key=birth)))
             how = "recorded as it runs" if sweep.recorded else "not recorded"
-            title = "The computation goes on" if stages else "The computation"
-            stages.append((title, None, [x for x in left if x.birth <= sweep.born]))
-            title = f"Sweep {n}, back to {inputs}: {how}"
-            stages.append((title, sweep, [x for x in left if sweep.born < x.birth <= end]))
-            left = [x for x in left if x.birth > end]
-        stages.append(("The computation goes on" if stages else "The computation", None, left))
+            stages.append((title, None, [x for x in self.tensors if start < x.birth <= sweep.born]))
+            made = [x for x in self.tensors if sweep.born < x.birth <= end]
+            stages.append((f"Sweep {n}, back to {inputs}: {how}", sweep, made))
+            start, title = end, "The computation goes on"
+        stages.append((title, None, [x for x in self.tensors if x.birth > start]))
         return [stage for stage in stages if stage[1] or stage[2]]
 
     def symbol(self, x: Any) -> str:
@@ -163,8 +157,8 @@ class Story:
     def asked(self, visit: Visit, call: Call) -> str:
         """The source of a vjp, with symbols for its parameters."""
         op, args = call.node.op, call.node.args
-        before = sum(c.operand is call.operand for c in takewhile(lambda c: c is not call, visit.calls))
-        i = [i for i, x in enumerate(args) if x is call.operand][before]  # where one is used twice, one after the other
+        same = [c for c in visit.calls if c.operand is call.operand]  # where one is used twice, one after the other
+        i = [i for i, x in enumerate(args) if x is call.operand][[c is call for c in same].index(True)]
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(op)))
             vjp = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)][i]
@@ -186,26 +180,23 @@ class Story:
     def __str__(self) -> str:
         lines: list[str] = []
         for title, sweep, tensors in self.stages:
-            lines += ["", title, ""]
+            lines += [title, ""]
             if not sweep or sweep.recorded:
                 rows = [(self.symbol(x), str(x.shape), value(x), self.made(x), self.wanted(x)) for x in tensors]
                 lines += [*table(("", "shape", "value", "made by", "for"), rows), ""]
             if sweep:
-                lines += self._visits(sweep)
+                lines += [*table(("visit", "of", "gradient", "value", "asked for"), self._visits(sweep)), ""]
             if any(isinstance(a, backend.xp.ndarray) and a.dtype == "bool" for x in tensors for a in x.args):
-                told = "A mask is no Tensor: it is constant wherever it does not jump, so nothing flows on from it."
-                lines += ["", told]
-        return "\n".join([*lines[1:], *(["", self.error] if self.error else [])]).replace("\n\n\n", "\n\n")
+                lines += [MASK, ""]
+        return "\n".join([*lines, self.error]).rstrip()
 
-    def _visits(self, sweep: Sweep) -> list[str]:
-        rows = []
+    def _visits(self, sweep: Sweep) -> Iterator[tuple[str, ...]]:
         for n, visit in enumerate(sweep.visits, 1):
             node = self.symbol(visit.node) + (", again" if self.again(visit) else "")
             asked = [self.asked(visit, c) for c in visit.calls] or ["(an input, and all its uses are in)"]
-            rows.append((str(n), node, self.symbol(visit.gradient), value(visit.gradient), asked[0]))
-            rows += [("", "", "", "", another) for another in asked[1:]]
-        rows += [("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in self.missed(sweep)]
-        return table(("visit", "of", "gradient", "value", "asked for"), rows)
+            yield str(n), node, self.symbol(visit.gradient), value(visit.gradient), asked[0]
+            yield from (("", "", "", "", another) for another in asked[1:])
+        yield from (("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in self.missed(sweep))
 
 
 def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
@@ -234,21 +225,18 @@ def value(x: Any, digits: int = 4) -> str:
     return text.replace("\n", "")
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     """Rows of text in columns."""
-    widths = [max(len(text) - text.count(BAR) for text in column) for column in zip(head, *rows)]
-    return [
-        "  ".join(t + " " * (w - len(t) + t.count(BAR)) for t, w in zip(row, widths)).rstrip() for row in (head, *rows)
-    ]
+    rows = [head, *rows]
+    widths = [max(len(text) - text.count(BAR) for text in column) for column in zip(*rows)]
+    return ["  ".join(t.ljust(w + t.count(BAR)) for t, w in zip(row, widths)).rstrip() for row in rows]
 
 
 def _closure(tensors: Iterable[Tensor], born: int = -1) -> list[Tensor]:
     """All that they were made of, themselves included, back to a time."""
     found: dict[int, Tensor] = {}
-    stack = list(tensors)
-    while stack:
-        x = stack.pop()
+    for x in (left := list(tensors)):
         if x.birth > born and id(x) not in found:
             found[id(x)] = x
-            stack += [a for a in x.args if isinstance(a, Tensor)]
+            left += [a for a in x.args if isinstance(a, Tensor)]
     return list(found.values())

@@ -17,7 +17,7 @@ from ..nn import MLP
 from ..settings import NOISES, Settings
 from ..tools import pictures
 from ..tools.cli import text
-from ..tools.files import replacing
+from ..tools.files import write_text
 from ..training import generate
 from .checkpoint import Checkpoint
 from .folder import Folder
@@ -122,8 +122,7 @@ def report(folder: Folder, checkpoint: Checkpoint, judge: Judge | None) -> None:
         table("Settings", "", [("setting", "value"), *values]),
     ]
     write(folder.report, summary(checkpoint), parts)
-    with replacing(folder.newest) as part:
-        part.write_text(newest(checkpoint.iteration), encoding="ascii")
+    write_text(folder.newest, newest(checkpoint.iteration))
 
 
 def interpolations(generator: MLP, settings: Settings, rows: int = 6) -> numpy.ndarray:
@@ -181,5 +180,4 @@ def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:
 def write(path: Path, summary: str, parts: Sequence[str]) -> None:
     """The page, of parts that ``picture`` and ``table`` made."""
     page = PAGE.substitute(title="minigan: a run", summary=html.escape(summary), body="\n".join(parts))
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy
 
-from .. import backend
-from ..data import sampler
-from ..replay import Program
-from ..settings import Settings
-from ..training import WGANGP
+from . import backend
+from .data import sampler
+from .replay import Program
+from .settings import Settings
+from .training import WGANGP
 
 
 def program(settings: Settings) -> Program:
@@ -23,16 +23,16 @@ def program(settings: Settings) -> Program:
     return Program(WGANGP(settings, sampler(numpy.zeros((1, 28, 28), "uint8")), 784, replay=False))
 
 
-def alone(recorded: Program, settings: Settings) -> str:
+def source(recorded: Program, settings: Settings) -> str:
     """The same as a file of its own, with all that it calls above it; run, it trains for some iterations."""
     sources: dict[str, str] = {}
     for name, function in recorded.functions.items():
         if name not in recorded.given:
             _write(name, function, sources)
     arrays = {name: (x.shape, str(x.dtype)) for name, x in recorded.given.items() if hasattr(x, "dtype")}
-    file = Template(Path(__file__).with_name("alone.txt").read_text(encoding="utf-8"))
-    kernels = "\n\n\n".join(sources.values())
-    return file.substitute(kernels=kernels, iteration=recorded, arrays=arrays, rate=settings.learning_rate)
+    slots = {"kernels": "\n\n\n".join(sources.values()), "iteration": recorded, "arrays": arrays}
+    file = Template(Path(__file__).with_suffix(".txt").read_text(encoding="utf-8"))
+    return file.substitute(slots, rate=settings.learning_rate)
 
 
 def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> None:
