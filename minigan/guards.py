@@ -72,7 +72,7 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
                 out = op(*args)
             except tuple(MISUSED) as error:
                 kind = next(told for raised, told in MISUSED.items() if isinstance(error, raised))
-                raise kind(_in_words(call, args, error)) from None
+                raise kind(_in_words(call, args, error)) from error
             data, dtype = out._data, out._data.dtype
             for x in args:
                 if is_tensor(x):

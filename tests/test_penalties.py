@@ -150,6 +150,21 @@ def test_the_norm_is_taken_for_each_row():
     np.testing.assert_allclose(images.data, slope.data)
 
 
+def test_slopes_of_no_rows():
+    critic = mg.nn.MLP([16, 6, 1], rng=0)
+    slope = gradient_norm(lambda x: critic(ops.reshape(x, (len(x), 16))), np.zeros((0, 4, 4), "float32"))
+    assert slope.shape == (0,)
+
+
+def test_a_difference_quotient_of_tensors_is_that_of_their_arrays():
+    """And it can be differentiated at the points too."""
+    critic, (y, z) = two_layer_relu(), batch()
+    expected = difference_quotient(critic, y, z)
+    points = [mg.tensor(a, requires_grad=True) for a in (y, z)]
+    np.testing.assert_array_equal(difference_quotient(critic, *points).data, expected.data)
+    mg.gradcheck(lambda a, b: difference_quotient(critic, a, b), y[:2], z[:2], order=1)
+
+
 def test_the_slope_is_differentiable_at_the_points_too():
     critic = mg.nn.MLP([4, 6, 1], hidden="tanh", rng=0, dtype="float64")
     y = mg.tensor(batch()[0], requires_grad=True)
