@@ -60,13 +60,13 @@ def sweep(
         for y, g in seeds:
             if y in path:
                 contribute(y, g if isinstance(g, Tensor) else Tensor(g))
-        for node in path:  # newest first: what uses a node is newer, so that all contributions to its gradient are in
+        for node in path:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
             g = gradients[node] if node in inputs else gradients.pop(node)
             guards.check_visit(node, g)
             for x, vjp in zip(node.args, node.op.vjps if node.op else ()):
                 if isinstance(x, Tensor) and x in path:
                     contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
-    if not create_graph:
+    if not create_graph:  # one may be a seed, that is somebody's own Tensor
         gradients = {x: g.detach() for x, g in gradients.items()}
         guards.mark_unrecorded(gradients.values())
     return gradients

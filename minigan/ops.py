@@ -109,7 +109,7 @@ def softplus(x: Array) -> Array:
 
 @kernel
 def positive(out: Array) -> Array:
-    """The mask of out = relu(x): where it is positive, or NaN, which it must not hide."""
+    """The mask of out = relu(x), or what else is not negative: where it is positive, or NaN, which is not hidden."""
     return out != 0
 
 
@@ -131,10 +131,10 @@ def leaky_relu(x: Array, slope: float = 0.2) -> Array:
     return x * leaky_mask(x, slope)
 
 
-# out - y is not 0 where x is the larger
+# out - y is 0 where y is the larger one, or both are alike, and positive elsewhere; what x does not get is y's
 @primitive(lambda g, out, x, y: g * positive((out - y).data), lambda g, out, x, y: g - g * positive((out - y).data))
 def maximum(x: Array, y: Array) -> Array:
-    """The larger of x and y; where they are equal the gradient goes to y, so that maximum(x, 0) is relu(x)"""
+    """The larger of x and y; where they are alike (and finite) the gradient goes to y: maximum(x, 0) is relu(x)"""
     return backend.xp.maximum(x, y)
 
 

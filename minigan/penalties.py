@@ -30,7 +30,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     through it into the critic's weights. The critic must treat each row alone: then the gradient of the sum of its
     outputs holds every row's own gradient. Where the critic is flat, the slope is 0 and so is its gradient.
     """
-    if not (isinstance(points, Tensor) and points.requires_grad):
+    if not (isinstance(points, Tensor) and points.requires_grad):  # else the slopes depend on what they are made of
         points = Tensor(points.data if isinstance(points, Tensor) else points, requires_grad=True)
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)

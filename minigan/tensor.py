@@ -20,10 +20,10 @@ class Tensor(guards.NoArray):
     has no cycles and is freed with its last Tensor. A copy, or a pickle, has no history.
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers. By the same
-    clock ``memory`` says when the array was last written to; Tensors that are views of one array have one memory, so
-    that ``grad`` can tell a graph whose arrays are no longer what they were. Assigning to ``data`` notes it; whoever
-    writes into the array itself calls ``changed``. ``unrecorded`` marks a gradient whose sweep was not recorded, and
-    what is made of it; ``detach`` makes a constant of it.
+    clock ``memory``, a list of one number, says when the array was last written to. What a primitive returns as a view
+    of an operand has the operand's list, so that ``grad`` can tell a graph whose arrays are no longer what they were.
+    Assigning to ``data`` notes it; whoever writes into the array itself calls ``changed``. ``unrecorded`` marks a
+    gradient whose sweep was not recorded, and what is made of it; ``detach`` makes a constant of it.
     """
 
     __slots__ = ("__weakref__", "_data", "args", "birth", "memory", "op", "requires_grad", "unrecorded")
@@ -114,7 +114,7 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
         compute, n = backend.kernel(forward), len(vjps)
 
-        @guards.called_rightly(forward, n)
+        @guards.called_rightly(forward, n)  # all arguments come by position, defaults filled in
         def op(*args: Any) -> Tensor:
             arrays, requires_grad, unrecorded = list(args), False, False
             for i, x in enumerate(args[:n]):
