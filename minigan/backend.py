@@ -73,6 +73,11 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     return xp.zeros(shape, dtype)
 
 
+def array_of(x: Any) -> Any:
+    """The array of a Tensor; anything else as it is."""
+    return x.data if hasattr(x, "requires_grad") else x
+
+
 def as_array(x: Any) -> Array:
     """``x`` as an array, where NumPy gave a scalar for an array without axes."""
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
@@ -85,7 +90,7 @@ def asarray(data: Any, dtype: Any = None) -> Array:
 
 def to_numpy(x: Any) -> numpy.ndarray:
     """A Tensor or an array as a NumPy array. From the GPU this copies, and waits for the device."""
-    x = x.data if hasattr(x, "requires_grad") else x
+    x = array_of(x)
     return x.get() if hasattr(x, "get") else numpy.asarray(x)
 
 

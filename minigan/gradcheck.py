@@ -25,11 +25,14 @@ def gradcheck(
     added up with weights of mixed sizes and signs, so that no mistake in one hides in another; of order 2 and more, so
     are the derivatives of the order before. f must be smooth within ``step`` of the inputs.
 
-    Raises AssertionError where the two differ by more than ``atol`` + ``rtol`` times the difference, with the name of
-    ``f``, the order, the input, the index in it, and both values.
+    Raises ValueError where there is nothing to compare, and AssertionError where a difference is not finite, or further
+    from what ``grad`` gives than ``atol`` + ``rtol`` times itself: with the name of ``f``, the order, the input, the
+    index in it, and both values.
     """
     name = name or getattr(f, "__name__", str(f))
     arrays = [numpy.array(backend.to_numpy(x), dtype="float64") for x in inputs]
+    if order < 1 or not sum(a.size for a in arrays):
+        raise ValueError(f"gradcheck: {name}: expected an order of at least 1, and inputs with something in them")
 
     def derivative(n: int, *tensors: Tensor) -> Tensor:
         """f, or the sum of all its derivatives of order n, weighted."""
@@ -46,7 +49,8 @@ def gradcheck(
         computed = grad(derivative(n, *leaves), leaves, materialize_grads=True)
         for i, g in enumerate(map(backend.to_numpy, computed)):
             numeric = finite_differences(lambda *moved, n=n: value(n, *moved), arrays, i, step)
-            wrong = numpy.argwhere(~(abs(g - numeric) <= atol + rtol * abs(numeric)))
+            near = abs(g - numeric) <= atol + rtol * abs(numeric)
+            wrong = numpy.argwhere(~(near & numpy.isfinite(numeric)))
             if len(wrong):
                 at = tuple(map(int, wrong[0]))
                 raise AssertionError(
@@ -70,6 +74,8 @@ def finite_differences(
 
 
 def _weighted(y: Tensor) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"gradcheck: expected a function of Tensors to a Tensor, got one to {type(y).__name__}")
     rng = numpy.random.default_rng(12345)
     signs = numpy.where(numpy.arange(y.data.size) % 3, 1, -1).reshape(y.shape)
     return (y * tensor(rng.uniform(0.5, 1.5, y.shape) * signs)).sum()

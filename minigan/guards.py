@@ -4,8 +4,8 @@ Nothing here differentiates. Three things could go wrong in silence, and each ha
 
 An array changed under a graph that was made of it; then the derivative would be of other numbers:
 
-    y = (x * x).sum()
-    x.data += 1
+    y = (x[:1] * x).sum()
+    x.data += 1             # noted with the memory, so that the view x[:1] is known to be another too
     grad(y, x)              # ValueError: mul ... was changed in place since
 
 A gradient that was made without ``create_graph``, and is differentiated; then what flows through it would be lost:
@@ -29,13 +29,12 @@ from contextvars import ContextVar
 from functools import wraps
 from types import CodeType
 from typing import Any, NoReturn
+from weakref import ref
 
 import numpy
 
 from . import backend
 from .backend import Array
-
-UNCHANGED = (0,)  # the memory of what is no Tensor
 
 listener: ContextVar[Any] = ContextVar("listener", default=None)  # of this thread's sweeps: ``explain``
 
@@ -59,6 +58,11 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
     stands behind the first ``operands`` arguments, to which alone gradients flow.
     """
     parameters = inspect.signature(forward)
+    for parameter in parameters.parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise TypeError(
+                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {parameter}"
+            )
     count = len(parameters.parameters)
 
     def decorate(op: Callable) -> Callable:
@@ -73,15 +77,15 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             except tuple(MISUSED) as error:
                 kind = next(told for raised, told in MISUSED.items() if isinstance(error, raised))
                 raise kind(_in_words(call, args, error)) from error
-            data, dtype = out._data, out._data.dtype
-            for x in args:
+            dtype = out._data.dtype
+            constant = True
+            for x in args[:operands]:
                 if is_tensor(x):
+                    constant = False
                     if x._data.dtype is not dtype and x._data.dtype != dtype:
                         return _with_plain_numbers(call, args)
-                    if data.base is not None and backend.xp.may_share_memory(data, x._data):
-                        out.memory = x.memory  # it is a view
-            if dtype.char == "e":
-                _refuse_half_precision(call.__name__)
+            if constant or dtype.char not in "fd":
+                _check_dtypes(call.__name__, args[:operands], dtype)
             return out
 
         return call
@@ -109,13 +113,26 @@ def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:
     for i, x in enumerate(args[operands:], operands):
         if is_tensor(x) and x.requires_grad:
             raise TypeError(f"{name}: argument {i} is a Tensor that requires a gradient, and there is no vjp for it")
-    return (*args[:operands], *(x.item() if isinstance(x, numpy.generic) else x for x in args[operands:]))
+    return (*args[:operands], *map(_plain, args[operands:]))
+
+
+def _plain(x: Any) -> Any:
+    return x.item() if isinstance(x, numpy.generic) or (isinstance(x, numpy.ndarray) and x.ndim == 0) else x
+
+
+def _check_dtypes(name: str, operands: tuple, dtype: Any) -> None:
+    """Raises TypeError for half precision, and for whole numbers alone, which would be divided and cut off as such."""
+    kinds = {x.dtype.kind for x in operands if hasattr(x, "dtype")}
+    if dtype.char == "e":
+        _refuse_half_precision(name)
+    if dtype.kind != "f" or (kinds and "f" not in kinds):
+        raise TypeError(f"{name}: expected floats, got {', '.join(str(getattr(x, 'dtype', x)) for x in operands)}")
 
 
 def _with_plain_numbers(op: Callable, args: tuple) -> Any:
     """Where a result has another dtype than an operand: NumPy's scalars widen an array, Python's numbers do not."""
     plain = tuple(x.item() if isinstance(x, numpy.generic) else x for x in args)
-    if any(x is not y for x, y in zip(plain, args)):
+    if [type(x) for x in plain] != [type(x) for x in args]:
         return op(*plain)
     dtypes = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in args)
     raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
@@ -127,7 +144,7 @@ def real_numbers(array: Array, keep: bool) -> Array:
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
     if keep and array.dtype.char == "e":
         _refuse_half_precision("tensor")
-    return array if keep and array.dtype.kind == "f" else array.astype("float32")
+    return array.astype(array.dtype.newbyteorder("=") if keep and array.dtype.kind == "f" else "float32", copy=False)
 
 
 def _refuse_half_precision(name: str) -> NoReturn:
@@ -138,7 +155,8 @@ def _refuse_half_precision(name: str) -> NoReturn:
 
 
 def several(x: Any) -> tuple:
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    """A Tensor, an array or a number alone, or several of them in whatever can be gone through."""
+    return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
 
 def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize: bool) -> None:
@@ -147,6 +165,9 @@ def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: tuple, material
         told.sweep(inputs)
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
+    for x in (*outputs, *inputs):
+        if not is_tensor(x):
+            raise TypeError(f"grad: expected Tensors as outputs and inputs, got {type(x).__name__}")
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
@@ -197,11 +218,30 @@ def check_visit(node: Any, gradient: Any) -> None:
         told.visit(node, gradient)
     birth = node.birth
     for x in (node, *node.args) if node.op else ():
-        if getattr(x, "memory", UNCHANGED)[0] > birth:
+        if is_tensor(x) and (x.assigned > birth or _last_write(x._data) > birth):
             raise ValueError(
                 f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since; call"
                 " grad before the change, or compute anew after it"
             )
+
+
+_written: dict[int, tuple[ref, int]] = {}  # by the id of the array that owns the memory: itself, and when
+
+
+def note_write(array: Array, when: int) -> None:
+    """Note that an array was written to, and with it all its views, and what it is a view of."""
+    at, owner = id(_owner(array)), _owner(array)
+    _written[at] = _written[at][0] if at in _written else ref(owner, lambda _: _written.pop(at)), when
+
+
+def _last_write(array: Array) -> int:
+    return _written.get(id(_owner(array)), (None, 0))[1]
+
+
+def _owner(array: Array) -> Array:
+    while isinstance(array.base, backend.xp.ndarray):
+        array = array.base
+    return array
 
 
 def mark_unrecorded(gradients: Iterable[Any]) -> None:
@@ -243,28 +283,33 @@ class Switch(ContextDecorator):
     """
 
     def __init__(self, variable: ContextVar, value: Any) -> None:
-        self._variable, self._value = variable, value
+        self._variable, self._value, self._before = variable, value, []
 
     def _recreate_cm(self) -> "Switch":
         return Switch(self._variable, self._value)
 
     def __call__(self, function: Callable) -> Callable:
-        _refuse_generator(function.__code__)
+        lazy = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_COROUTINE
+        _refuse_generator(getattr(function, "__code__", None), lazy)
         return super().__call__(function)
 
     def __enter__(self) -> None:
-        _refuse_generator(sys._getframe(1).f_code)
-        self._before = self._variable.set(self._value)
+        frame = sys._getframe(1)
+        while frame.f_globals.get("__name__") == "contextlib":  # of an ExitStack
+            frame = frame.f_back
+        _refuse_generator(frame.f_code)
+        self._before.append(self._variable.get())
+        self._variable.set(self._value)
 
     def __exit__(self, *_: object) -> None:
-        self._variable.reset(self._before)
+        self._variable.set(self._before.pop())
 
 
-def _refuse_generator(code: CodeType) -> None:
-    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR) -> None:
+    if code and code.co_flags & kinds:
         raise TypeError(
-            f"no_grad: {code.co_name} is a generator, and where it yields, its caller would not record either; call a"
-            " function that does inside what is to be done without a record"
+            f"no_grad: {code.co_name} is a generator or coroutine, and where it yields, its caller would not record"
+            " either; call a function that does inside what is to be done without a record"
         )
 
 
@@ -290,7 +335,12 @@ class NoArray:
 # --- An optimizer -------------------------------------------------------------------------------
 
 
-def check_parameters(parameters: Sequence[Any]) -> None:
+def check_parameters(parameters: Sequence[Any], betas: tuple[float, float]) -> None:
+    for p in parameters:
+        if not is_tensor(p):
+            raise TypeError(f"Adam: expected Tensors, got {type(p).__name__}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"Adam: expected two betas from 0 to below 1, got {betas}")
     if len(set(parameters)) < len(parameters):
         raise ValueError("Adam: a parameter is there twice, and would be moved twice")
 
@@ -302,6 +352,15 @@ def check_gradients(gradients: Sequence[Any], parameters: Sequence[Any]) -> None
 
 
 # --- A penalty ----------------------------------------------------------------------------------
+
+
+def as_input(x: Any, tensor: type) -> Any:
+    """A Tensor that requires a gradient, of ``x``: itself, or a new one of a constant, or of an array."""
+    if is_tensor(x) and x.requires_grad:
+        return x
+    out = tensor(x._data if is_tensor(x) else x, requires_grad=True)
+    out.unrecorded = is_tensor(x) and x.unrecorded
+    return out
 
 
 def check_pairs(real: Array, fake: Array) -> None:

@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from . import backend
-from .backend import Array, kernel
+from .backend import Array, array_of, kernel
 from .tensor import Tensor, primitive
 
 Axis = int | tuple[int, ...] | None
@@ -55,14 +55,13 @@ def neg(x: Array) -> Array:
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number"""
-    return x ** float(exponent)
+    return x ** (exponent + 0.0)
 
 
 @primitive(lambda g, out, x: -(g * out * out))
 def safe_reciprocal(x: Array) -> Array:
     """1 / x, and 0 where x is 0 (so are all its derivatives there)"""
-    zero = x == 0
-    return ~zero / (x + zero)
+    return (x != 0) / (x + (x == 0))
 
 
 # --- Smooth functions, elementwise --------------------------------------------------------------
@@ -109,7 +108,7 @@ def softplus(x: Array) -> Array:
 
 @kernel
 def positive(out: Array) -> Array:
-    """The mask of out = relu(x), or what else is not negative: where it is positive, or NaN, which is not hidden."""
+    """The mask of out = relu(x): where it is positive, or NaN, which it must not hide."""
     return out != 0
 
 
@@ -131,10 +130,17 @@ def leaky_relu(x: Array, slope: float = 0.2) -> Array:
     return x * leaky_mask(x, slope)
 
 
-# out - y is 0 where y is the larger one, or both are alike, and positive elsewhere; what x does not get is y's
-@primitive(lambda g, out, x, y: g * positive((out - y).data), lambda g, out, x, y: g - g * positive((out - y).data))
+@kernel
+def differs(out: Array, y: Array) -> Array:
+    """The mask of out = maximum(x, y) for x: where it is not y, so that x is the larger, or one is NaN."""
+    return out != y
+
+
+@primitive(
+    lambda g, out, x, y: g * differs(out.data, array_of(y)), lambda g, out, x, y: g - g * differs(out.data, array_of(y))
+)
 def maximum(x: Array, y: Array) -> Array:
-    """The larger of x and y; where they are alike (and finite) the gradient goes to y: maximum(x, 0) is relu(x)"""
+    """The larger of x and y; where they are alike the gradient goes to y, so that maximum(x, 0) is relu(x)"""
     return backend.xp.maximum(x, y)
 
 
@@ -173,7 +179,7 @@ def _inverse(axes: Sequence[int] | None) -> Sequence[int] | None:
 
 @primitive(lambda g, out, x, index: scatter_add(g, index, x.shape))
 def getitem(x: Array, index: Any) -> Array:
-    """x[index], for an index into it of any kind that the array module takes; an array is held, not copied"""
+    """x[index], for an index into it of any kind that the array module takes; an array or list is held, not copied"""
     return x[index]
 
 

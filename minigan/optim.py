@@ -20,9 +20,8 @@ class Adam:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self.parameters = list(parameters)
-        guards.check_parameters(self.parameters)
-        self.betas, self.eps = betas, eps
+        self.parameters, self.betas, self.eps = list(parameters), tuple(betas), eps
+        guards.check_parameters(self.parameters, self.betas)
         self.m, self.v = ([Tensor(backend.zeros(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
         self.t, self.rate = (Tensor(backend.asarray(x, dtype="float64")) for x in (0, lr))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import guards, ops
 from .autodiff import grad
-from .backend import Array, kernel
+from .backend import Array, array_of, kernel
 from .choices import Choices
 from .tensor import Tensor
 
@@ -30,8 +30,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     through it into the critic's weights. The critic must treat each row alone: then the gradient of the sum of its
     outputs holds every row's own gradient. Where the critic is flat, the slope is 0 and so is its gradient.
     """
-    if not (isinstance(points, Tensor) and points.requires_grad):  # else the slopes depend on what they are made of
-        points = Tensor(points.data if isinstance(points, Tensor) else points, requires_grad=True)
+    points = guards.as_input(points, Tensor)
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)
@@ -52,7 +51,7 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
 
     The article, section "the result of the penalty". Raises ValueError for different shapes.
     """
-    real, fake = (x.data if isinstance(x, Tensor) else x for x in (real, fake))
+    real, fake = map(array_of, (real, fake))
     guards.check_pairs(real, fake)
     return mix(real, fake, rng)
 

@@ -5,10 +5,13 @@ engine did, both sweeps of a gradient penalty among it, then stands there as arr
 """
 
 import linecache
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy
 
 from . import backend
 from .backend import Array
@@ -50,6 +53,8 @@ class Tape:
         finally:
             backend.tape.reset(before)
         if result is not None:
+            if not isinstance(result, (backend.xp.ndarray, numpy.generic)):
+                raise Unrecordable(f"{name} returned no array, but {type(result).__name__}")
             result = backend.as_array(result)
         self._kept.append((args, result))
         if result is not None and name not in self.given and self._changing.isdisjoint(map(id, leaves(args))):
@@ -64,10 +69,11 @@ class Tape:
 
     def _name(self, function: Callable) -> str:
         """A function goes by its own name, or one like it; what was made anew, as a closure is, is given too."""
-        name = stem = function.__name__ if function.__name__.isidentifier() else "kernel"
-        while self.functions.setdefault(name, function) is not function:
-            name = f"{stem}{len(self.functions)}"
-        if "<locals>" in function.__qualname__:
+        stem = getattr(function, "__name__", type(function).__name__)
+        name = stem = "kernel" if not stem.isidentifier() or re.fullmatch(r"[cv]\d+|iteration", stem) else stem
+        while name in self._names.values() or self.functions.setdefault(name, function) is not function:
+            name = f"{stem}_{len(self.functions)}"
+        if "<locals>" in getattr(function, "__qualname__", "<locals>"):
             self.given[name] = function
         return name
 
@@ -109,13 +115,10 @@ class Tape:
         if isinstance(x, (tuple, list)):
             texts = ", ".join(map(self._text, x))
             return f"[{texts}]" if isinstance(x, list) else f"({texts}{',' * (len(x) == 1)})"
-        return "..." if x is ... else repr(str(x) if hasattr(x, "itemsize") else x)  # a dtype by its name
+        x = x.item() if isinstance(x, numpy.generic) else str(x) if isinstance(x, numpy.dtype) else x
+        return "..." if x is ... else repr(x)
 
 
-def leaves(x: Any) -> Iterator[Any]:
+def leaves(x: Any) -> list[Any]:
     """What is in tuples and lists, however deep."""
-    if isinstance(x, (tuple, list)):
-        for y in x:
-            yield from leaves(y)
-    else:
-        yield x
+    return [z for y in x for z in leaves(y)] if isinstance(x, (tuple, list)) else [x]

@@ -20,18 +20,17 @@ class Tensor(guards.NoArray):
     has no cycles and is freed with its last Tensor. A copy, or a pickle, has no history.
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers. By the same
-    clock ``memory``, a list of one number, says when the array was last written to. What a primitive returns as a view
-    of an operand has the operand's list, so that ``grad`` can tell a graph whose arrays are no longer what they were.
-    Assigning to ``data`` notes it; whoever writes into the array itself calls ``changed``. ``unrecorded`` marks a
-    gradient whose sweep was not recorded, and what is made of it; ``detach`` makes a constant of it.
+    clock ``assigned`` is when ``data`` was last assigned to, and there is a note of when an array was written to, with
+    all its views, so that ``grad`` can tell a graph whose arrays are no longer what they were. Whoever writes into the
+    array itself, as by ``x.data[...] = 1``, calls ``changed(x)``. ``unrecorded`` marks a gradient whose sweep was not
+    recorded, and what is made of it; ``detach`` makes a constant of it.
     """
 
-    __slots__ = ("__weakref__", "_data", "args", "birth", "memory", "op", "requires_grad", "unrecorded")
+    __slots__ = ("__weakref__", "_data", "args", "assigned", "birth", "op", "requires_grad", "unrecorded")
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self._data, self.requires_grad = data, requires_grad
-        self.op, self.args, self.birth = None, (), _birth()
-        self.memory, self.unrecorded = [0], False
+        self._data, self.requires_grad, self.birth = data, requires_grad, _birth()
+        self.op, self.args, self.assigned, self.unrecorded = None, (), 0, False
 
     @property
     def data(self) -> Array:
@@ -39,9 +38,9 @@ class Tensor(guards.NoArray):
 
     @data.setter
     def data(self, data: Array) -> None:
-        if data is not self._data:
-            self._data, self.memory = data, [0]
-        changed(self)
+        if data is self._data:  # as by x.data += 1
+            changed(self)
+        self._data, self.assigned = backend.as_array(data), _birth()
 
     shape = property(lambda x: x._data.shape)
     dtype = property(lambda x: x._data.dtype)
@@ -49,9 +48,7 @@ class Tensor(guards.NoArray):
 
     def detach(self) -> "Tensor":
         """The same array, without its history."""
-        out = Tensor(self._data)
-        out.memory = self.memory
-        return out
+        return Tensor(self._data)
 
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device)."""
@@ -79,14 +76,14 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
-    data = data.data if isinstance(data, Tensor) else data
+    data = backend.array_of(data)
     return Tensor(guards.real_numbers(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
 
 
 def changed(*tensors: Tensor) -> None:
     """Note that the arrays of ``tensors`` were written to: what was made of them before is no longer theirs."""
     for x in tensors:
-        x.memory[0] = _birth()
+        guards.note_write(x._data, _birth())
 
 
 def recording(on: bool) -> guards.Switch:

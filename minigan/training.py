@@ -120,27 +120,13 @@ class WGANGP:
 
     def parts(self) -> list[Any]:
         """What ``steps`` depends on besides the numbers in arrays: with another one, it does something else."""
-        adams, networks = (self.critic_adam, self.generator_adam), (self.critic, self.generator, self.averaged)
-        tensors = [
-            *(p for net in networks for p in net.parameters()),
-            *(x for a in adams for x in (*a.m, *a.v, a.t, a.rate)),
-        ]
-        return [
-            *(
-                self.settings,
-                self.draw,
-                self.rng,
-                self.game,
-                self.penalty,
-                self.noise,
-                self.constrain,
-                self.average_step.data,
-            ),
-            *(x for a in adams for x in (a, a.betas, a.eps)),
-            *(x for net in networks for x in (net, net.hidden, net.output)),
-            *(x.data for x in tensors),
-            *(x.requires_grad for x in tensors),
-        ]
+        networks, adams = (self.critic, self.generator, self.averaged), (self.critic_adam, self.generator_adam)
+        owners = [*adams, *networks, *(layer for net in networks for layer in net.layers)]
+        held = [x for x in vars(self).values() if not isinstance(x, (int, float))]  # as ``iterations``
+        held += [x for owner in owners for x in (type(owner), *vars(owner).values())]
+        tensors = [x for adam in adams for x in (*adam.parameters, *adam.m, *adam.v)]
+        tensors += [x for x in held if isinstance(x, Tensor)]
+        return [*held, *tensors, *(x.data for x in tensors), *(x.requires_grad for x in tensors)]
 
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:
         """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""

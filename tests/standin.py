@@ -27,6 +27,14 @@ class DeviceArray:
     def __init__(self, array):
         self._array = np.asarray(array)
 
+    @property
+    def base(self):
+        """Where its memory is, for views of it as for itself."""
+        array = self._array
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return array
+
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion of a device array to NumPy")
 

@@ -1,6 +1,8 @@
 """``grad`` and the rules of the engine, each with a test that fails where it is broken."""
 
+import contextlib
 import copy
+import functools
 import gc
 import pickle
 import subprocess
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import ops
+from minigan import guards, ops
 from minigan.settings import Settings
 from minigan.training import WGANGP
 from tests.running import ROOT
@@ -246,6 +248,35 @@ def test_whoever_shares_the_memory_shares_the_change(name, through):
     assert mg.grad((v.sum() * VIEWS[name](w)).sum(), v)
 
 
+def same_array(x):
+    y = mg.tensor(np.zeros(x.shape))
+    y.data = x.data
+    return y
+
+
+def the_operand(x):
+    return mg.primitive(lambda g, out, x: g)(lambda x: x)(x)
+
+
+@pytest.mark.parametrize("share", [same_array, copy.copy, the_operand, lambda x: mg.Tensor(x.data), lambda x: x])
+def test_however_two_tensors_came_to_one_array(share):
+    x, w = leaf(2, 2), leaf(2, 2)
+    view, other = x[:1], share(x)
+    x.data = x.data.T  # another view of the same memory
+    z = (w[:1] * view).sum() + (w * other.detach()).sum()
+    mg.optim.Adam([x]).step([mg.tensor(np.ones((2, 2)))])
+    with pytest.raises(ValueError, match="was changed in place since"):
+        mg.grad(z, w)
+
+
+def test_nothing_is_noted_of_arrays_that_are_gone():
+    before = len(guards._written)
+    for _ in range(100):
+        x = leaf(3)
+        x.data += 1
+    assert len(guards._written) <= before + 1
+
+
 def test_the_packages_own_writes_are_noticed():
     layer = mg.nn.SpectralLinear(3, 2, mg.nn.INITS["he"], np.random.default_rng(0), "float64")
     y = layer(leaf(4, 3)).sum()
@@ -287,6 +318,15 @@ def test_threads_record_each_for_itself():
 
 
 # --- The meaning of grad's arguments ------------------------------------------------------------
+
+
+def test_inputs_in_whatever_can_be_gone_through():
+    x, y = leaf(3), leaf(3)
+    named = {"x": x, "y": y}
+    for inputs in (named.values(), (t for t in (x, y)), [x, y]):
+        assert [g.data.tolist() for g in mg.grad((x + 2 * y).sum(), inputs)] == [[1] * 3, [2] * 3]
+    with pytest.raises(TypeError, match="grad: expected Tensors as outputs and inputs, got ndarray"):
+        mg.grad(x.sum(), x.data)
 
 
 def test_several_outputs_and_inputs():
@@ -424,7 +464,9 @@ def test_no_grad_is_not_left_by_a_yield():
         with mg.no_grad():
             yield x * 2
 
-    with pytest.raises(TypeError, match="no_grad: samples is a generator, and where it yields, its caller"):
+    with pytest.raises(
+        TypeError, match="no_grad: samples is a generator or coroutine, and where it yields, its caller"
+    ):
         next(samples())
     with pytest.raises(TypeError, match="no_grad: samples is a generator"):
         mg.no_grad()(samples)
@@ -435,6 +477,28 @@ def test_no_grad_is_not_left_by_a_yield():
         return x * 2
 
     assert not twice(x).requires_grad and (x * 2).requires_grad
+
+    def stacked():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mg.no_grad())
+            yield x * 2
+
+    async def later():
+        return x * 2
+
+    for lazy in (lambda: next(stacked()), lambda: mg.no_grad()(later)):
+        with pytest.raises(TypeError, match="is a generator or coroutine"):
+            lazy()
+    assert not mg.no_grad()(functools.partial(ops.mul, x, 2))().requires_grad and (x * 2).requires_grad
+
+
+def test_one_switch_may_be_used_again_and_within_itself():
+    x, off = leaf(3), mg.no_grad()
+    with off:
+        with off:
+            assert not (x * 2).requires_grad
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
 
 
 def test_create_graph_records_under_no_grad_too():

@@ -201,6 +201,22 @@ def test_adam_refuses_what_it_would_move_wrongly():
         mg.optim.Adam([p, q]).step(mg.grad((p * 2).sum(), [p, q], allow_unused=True))
 
 
+def test_adam_moves_a_number_that_was_assigned():
+    """What NumPy computes of an array without axes is a number of its own, which cannot be written to."""
+    x = mg.tensor(2.0, requires_grad=True)
+    adam = mg.optim.Adam([x], lr=0.1)
+    x.data = x.data - 0.5
+    adam.step(mg.grad(x * x, x))
+    assert x.item() == pytest.approx(1.4)
+
+
+def test_adam_refuses_what_it_cannot_step_by():
+    with pytest.raises(TypeError, match="Adam: expected Tensors, got ndarray"):
+        mg.optim.Adam([np.zeros(3)])
+    with pytest.raises(ValueError, match=r"Adam: expected two betas from 0 to below 1, got \(1, 1\)"):
+        mg.optim.Adam([], betas=(1, 1))
+
+
 def test_adam_after_200_steps_is_the_published_algorithm_in_single_precision_too():
     rng = np.random.default_rng(0)
     p = mg.tensor(np.float32(rng.normal(size=50)), requires_grad=True)

@@ -290,6 +290,42 @@ def test_operands_by_keyword():
     assert ops.leaky_relu(x, slope=0.5).args == (x, 0.5) and ops.leaky_relu(x).args == (x, 0.2)
 
 
+def test_a_primitive_takes_no_keyword_alone():
+    with pytest.raises(TypeError, match=r"f: a primitive takes its arguments by position or name, not as scale=1.0"):
+
+        @mg.primitive(lambda g, out, x, scale=1.0: g * scale)
+        def f(x, *, scale=1.0):
+            return x * scale
+
+
+def test_the_larger_of_infinities():
+    inf = np.inf
+    x, y = (mg.tensor(np.array(a), requires_grad=True) for a in ([1, inf, -inf, inf], [inf, inf, -inf, 1]))
+    gx, gy = mg.grad(ops.maximum(x, y).sum(), [x, y])
+    assert gx.data.tolist() == [0, 0, 0, 1] and gy.data.tolist() == [1, 1, 1, 0]
+
+
+def test_whole_numbers_alone_are_refused():
+    for f in (ops.leaky_relu, ops.safe_reciprocal, ops.logsumexp, ops.softmax, ops.norm, ops.sum):
+        for dtype in ("int64", "uint16", "bool"):
+            with np.errstate(all="ignore"), pytest.raises(TypeError, match=f"^{f.__name__}: .*expected"):
+                f(np.array([1, 2, 3], dtype))
+    assert ops.safe_reciprocal(2).item() == 0.5 and ops.safe_reciprocal(0).item() == 0
+    assert (SMALL * np.ones(3, "int8")).dtype == SMALL.dtype
+
+
+def test_dtypes_of_other_kinds():
+    x = mg.tensor(np.array([1, 2], ">f4"), requires_grad=True)
+    assert x.dtype == "float32" and mg.grad((x * x).sum(), x)[0].data.tolist() == [2, 4]
+    if np.longdouble is not np.float64 and np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(TypeError, match=r"mul: got float64 and (longdouble|float128)"):
+            SMALL * np.longdouble(2)
+    x = mg.tensor(np.float32([1, 2]), requires_grad=True)
+    assert mg.grad((x ** np.array(2.0)).sum(), x)[0].data.tolist() == [2, 4]
+    with pytest.raises(TypeError, match="power: got"):
+        x ** "3"
+
+
 def test_nan_is_not_hidden():
     x = mg.tensor([np.nan, 1.0, -1.0], requires_grad=True)
     assert mg.grad(ops.relu(x).sum(), x)[0].data.tolist() == [1, 1, 0]

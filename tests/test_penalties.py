@@ -150,6 +150,19 @@ def test_the_norm_is_taken_for_each_row():
     np.testing.assert_allclose(images.data, slope.data)
 
 
+def test_slopes_at_points_that_are_a_tensor_are_guarded_as_all_is():
+    critic = mg.nn.MLP([3, 4, 1], hidden="tanh", rng=0, dtype="float64")
+    y = mg.tensor(np.ones((2, 3)), requires_grad=True)
+    (g,) = mg.grad(critic(y).sum(), y)  # no create_graph=True
+    with pytest.raises(ValueError, match="computed without create_graph=True"):
+        mg.grad(gradient_norm(critic, y.data + 10 * g).sum(), critic.parameters()[:1])
+    points = mg.tensor(np.ones((2, 3)))
+    s = gradient_norm(critic, points).sum()
+    points.data += 1
+    with pytest.raises(ValueError, match="was changed in place since"):
+        mg.grad(s, critic.parameters()[:1])
+
+
 def test_slopes_of_no_rows():
     critic = mg.nn.MLP([16, 6, 1], rng=0)
     slope = gradient_norm(lambda x: critic(ops.reshape(x, (len(x), 16))), np.zeros((0, 4, 4), "float32"))

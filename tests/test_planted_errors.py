@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import minigan as mg
 from minigan import gradcheck, ops
 
 RNG = np.random.default_rng(0)
@@ -60,3 +61,15 @@ def test_what_is_wrong_is_told():
         gradcheck(wrong, [1, 2], np.float32([3, 4]))
     gradcheck(lambda x, y: x * y, [1, 2], np.float32([3, 4]), order=3)
     gradcheck(ops.exp, 1)
+
+
+def test_a_check_of_nothing_is_none():
+    seven = mg.primitive(lambda g, out, x: g * 7)(lambda x: np.log(x))
+    with np.errstate(all="ignore"), pytest.raises(AssertionError, match=r"the finite difference is -?(inf|nan)"):
+        gradcheck(seven, [1e-5])  # beside a pole
+    for given, order in ((np.empty(0), 2), ([1.0], 0)):
+        with pytest.raises(ValueError, match="expected an order of at least 1, and inputs with something in them"):
+            gradcheck(seven, given, order=order)
+    for f in (lambda x: x.data, lambda x: None):
+        with pytest.raises(TypeError, match="gradcheck: expected a function of Tensors to a Tensor"):
+            gradcheck(f, [1.0])

@@ -1,6 +1,7 @@
 """A replayed iteration is the iteration, for everything that can be set; and a wrong record is found out."""
 
 import copy
+import functools
 import re
 import threading
 import tracemalloc
@@ -86,7 +87,7 @@ def test_what_is_done_with_memory_is_over_after_its_last_use():
     peaks = []
     for how in (True, False):
         m = WGANGP(settings, sampler(np.zeros((10, 784), "uint8")), 784, how)
-        train(m, 3)
+        train(m, 4)
         tracemalloc.start()
         m.iteration()
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -137,6 +138,16 @@ def other_lr(m):
     m.critic_adam.lr = 0.5
 
 
+class Double(Linear):
+    """The same weights in another layer."""
+
+    def __init__(self, layer):
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
 def frozen(m):
     m.critic.layers[0].bias.requires_grad = False
 
@@ -156,6 +167,10 @@ def frozen(m):
         lambda m: setattr(m.critic_adam, "betas", (0.5, 0.999)),
         lambda m: setattr(m.critic, "hidden", ACTIVATIONS["tanh"]),
         lambda m: setattr(m.generator, "output", OUTPUTS["tanh"]),
+        lambda m: m.critic.layers.__setitem__(0, Double(m.critic.layers[0])),
+        lambda m: setattr(m.generator.layers[0], "__class__", Double),
+        lambda m: setattr(m, "generator_step", lambda: None),
+        lambda m: setattr(m.critic_adam, "step", lambda grads: None),
     ],
 )
 def test_what_is_assigned_after_the_proof_counts(assign):
@@ -190,6 +205,51 @@ def test_a_draw_may_be_any_function():
     assert train(models[0]) == train(models[1])
     scale[0] = 2
     assert train(models[0]) == train(models[1]) and models[0].replayed.proven
+
+
+class Rows:
+    def __init__(self, images):
+        self.images = images
+
+    def __call__(self, n, rng):
+        return np.float32(self.images[rng.integers(0, len(self.images), n)]) / 255
+
+
+@pytest.mark.parametrize("draw", [Rows(IMAGES), functools.partial(Rows(IMAGES).__call__)])
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937, np.random.Philox])
+def test_draws_by_an_object_and_by_any_generator(draw, bits):
+    models = [model(replay=how, draw=draw) for how in (True, False)]
+    for m in models:
+        m.rng = np.random.Generator(bits(3))
+    a, b = (train(m) for m in models)
+    assert a[:2] == b[:2] and models[0].replayed.proven
+
+
+def test_numbers_of_every_kind_in_a_record():
+    def penalty(s):
+        return ops.mean(ops.maximum((s - np.float32(1)) ** 2, -np.inf)) + ops.exp(np.float32(0.5)).item()
+
+    models = [model(replay=how) for how in (True, False)]
+    for m in models:
+        m.penalty = penalty
+    assert train(models[0]) == train(models[1]) and models[0].replayed.proven
+
+
+def test_names_of_functions_that_a_record_uses_itself():
+    def v3(rng, shape):
+        return rng.standard_normal(shape, dtype="float32")
+
+    def rng(n, rng):
+        return take(n, rng)
+
+    models = [model(replay=how, draw=rng) for how in (True, False)]
+    for m in models:
+        m.noise = v3
+    assert train(models[0]) == train(models[1]) and models[0].replayed.proven
+
+
+def take(n, rng):
+    return np.float32(IMAGES[rng.integers(0, len(IMAGES), n)]) / 255
 
 
 def test_an_index_that_happens_to_be_drawn_again():
