@@ -185,9 +185,12 @@ def _adam_step(
         for start in range(0, len(p), rows):
             gi, pi, mi, vi = (a[start : start + rows] for a in (g, p, m, v))
             s = scratch[: len(gi)]
-            mi *= beta1
-            numpy.multiply(gi, 1 - beta1, out=s)
-            mi += s
+            if beta1:
+                mi *= beta1
+                numpy.multiply(gi, 1 - beta1, out=s)
+                mi += s
+            else:
+                mi[...] = gi
             vi *= beta2
             numpy.multiply(gi, gi, out=s)
             s *= 1 - beta2
