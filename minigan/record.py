@@ -86,7 +86,7 @@ class Tape:
                 section = section or f"{frame.f_code.co_name}: {line}"
                 for name, x in frame.f_locals.items():
                     at, taken = id(x.data if isinstance(x, Tensor) else x), {*self._names.values(), *self.functions}
-                    if self._names.get(at, "")[:1] == "v":  # and a number: it has no name yet
+                    if re.fullmatch(r"v\d+", self._names.get(at, "")):  # it has no name yet
                         free = (f"{name}{n}" for n in ("", *range(2, 1000)))
                         self._names[at] = next(n for n in free if n not in taken)
             frame = frame.f_back
