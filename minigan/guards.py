@@ -104,8 +104,9 @@ def _bound(name: str, parameters: inspect.Signature, args: tuple, named: dict[st
 
 def _in_words(op: Callable, args: tuple, error: Exception) -> str:
     got = ", ".join(str(getattr(x, "shape", x)) for x in args)
-    meant = (op.__doc__ or str(error)).strip().partition("\n")[0]
-    return f"{op.__name__}: got {got}; expected {meant}"
+    if not op.__doc__:
+        return f"{op.__name__}: got {got}: {error}"
+    return f"{op.__name__}: got {got}; expected {op.__doc__.strip().partition(chr(10))[0]}"
 
 
 def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:

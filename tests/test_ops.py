@@ -290,6 +290,12 @@ def test_operands_by_keyword():
     assert ops.leaky_relu(x, slope=0.5).args == (x, 0.5) and ops.leaky_relu(x).args == (x, 0.2)
 
 
+def test_a_primitive_without_a_docstring_says_what_its_function_said():
+    broken = mg.primitive(lambda g, out, x: g)(lambda x: x.nothing)
+    with pytest.raises(TypeError, match=r"got \(2, 3\): .*no attribute 'nothing'"):
+        broken(SMALL)
+
+
 def test_a_primitive_takes_no_keyword_alone():
     with pytest.raises(TypeError, match=r"f: a primitive takes its arguments by position or name, not as scale=1.0"):
 
