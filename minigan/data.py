@@ -88,7 +88,7 @@ def load_labels(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
 def _load(folder: Path, stem: str, ndim: int) -> numpy.ndarray:
     names = [f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     for name in names:
-        if (folder / name).exists():
+        if (folder / name).is_file() or (folder / name).is_fifo():  # Kaggle's has a folder of the one name as well
             return read_idx(folder / name, ndim)
     raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
 

@@ -103,9 +103,12 @@ def test_a_missing_file_or_folder_is_named(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=f"^{folder}: expected a folder with a file train-images-idx3-ubyte or"):
             load_images(folder)
+
+
+def test_a_folder_of_the_same_name_beside_the_file(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").mkdir()
-    with pytest.raises(DataError, match="Is a directory"):
-        load_images(tmp_path)
+    (tmp_path / "train-images.idx3-ubyte").write_bytes(idx())
+    assert load_images(tmp_path).shape == (5, 4, 3)
 
 
 def test_batches_are_drawn_as_rows_of_pixels():

@@ -53,6 +53,50 @@ def test_an_archive_with_test_images_and_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "order, names",
+    [
+        ("tTLl", "x_test x_train y_test y_train"),  # Keras's, in this order
+        ("lTLt", "test_images train_images test_labels train_labels"),
+        ("tlLT", "X_test images y_test labels"),
+    ],
+)
+def test_arrays_are_found_by_their_names(order, names, tmp_path):
+    named = dict(zip("tTlL", zip(names.split(), (X[:9], X, Y[:9], Y))))
+    np.savez(tmp_path / "a.npz", **dict(named[which] for which in order))
+    assert (load_images(tmp_path / "a.npz") == X).all() and (load_images(tmp_path / "a.npz", "t10k") == X[:9]).all()
+    assert (load_labels(tmp_path / "a.npz") == Y).all() and (load_labels(tmp_path / "a.npz", "t10k") == Y[:9]).all()
+
+
+@pytest.mark.parametrize("names", [("x_test",), ("test_images", "test_labels"), ("one", "other")])
+def test_no_array_is_chosen_by_its_place(names, tmp_path):
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(names, X))
+    with pytest.raises(DataError, match=rf"expected an array train_images in it, got {', '.join(names)}"):
+        load_images(tmp_path / "a.npz")
+
+
+def test_folders_of_splits_by_any_name(tmp_path):
+    for train, test in (("training", "testing"), ("Train", "Test"), ("train", "val")):
+        pictures(tmp_path / train / train, X[:, :5], Y)
+        pictures(tmp_path / train / test, X[:9, :5], Y[:9])
+        assert (load_images(tmp_path / train, size=5) == X[:, :5]).all()
+        assert (load_images(tmp_path / train, "t10k", 5) == X[:9, :5]).all()
+        assert (load_labels(tmp_path / train) == Y).all()
+
+
+def test_hidden_folders_and_links(tmp_path):
+    """What an editor or an archiver left is no class; a class may be a link, even one that leads in a circle."""
+    classes = pictures(tmp_path / "elsewhere", X[:, :5], Y)
+    (tmp_path / "data").mkdir()
+    for folder in classes.iterdir():
+        (tmp_path / "data" / folder.name).symlink_to(folder)
+    for hidden in (".ipynb_checkpoints", "__MACOSX", ".thumbnails"):
+        pictures(tmp_path / "data" / hidden, X[:3, :5])
+    (classes / "class0" / "round").symlink_to(tmp_path / "data")
+    assert (load_images(tmp_path / "data", size=5) == X[:, :5]).all()
+    assert (load_labels(tmp_path / "data") == Y).all()
+
+
+@pytest.mark.parametrize(
     "array, message",
     [
         (X.astype("int64"), "expected uint8, or floats from 0 to 1, got int64"),

@@ -172,6 +172,19 @@ def test_a_signal_ends_a_run_that_saves_everything(name, tmp_path, images):
     assert run("--resume", "--out", tmp_path, "--iterations", last + 3) == 0
 
 
+def test_what_was_ignored_at_the_start_stays_ignored(tmp_path, images):
+    """So nohup keeps a run from its terminal's end."""
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = start(*ENDLESS, "--data", images, "--out", tmp_path, **ignore)
+    until(process, lambda: len(grids(tmp_path)) > 2)
+    process.send_signal(signal.SIGHUP)
+    seen = len(grids(tmp_path))
+    until(process, lambda: len(grids(tmp_path)) > seen + 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_ctrl_c_while_it_imports_is_one_word(tmp_path):
     process = start("--out", tmp_path / "out")
     libraries = f"/proc/{process.pid}/maps"

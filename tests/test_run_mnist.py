@@ -223,6 +223,11 @@ def test_bad_data(tmp_path, images, capsys):
     assert not out.exists()
 
 
+def test_a_home_folder_by_its_sign(tmp_path, images, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(*TINY, "--data=~/images", "--out", tmp_path / "out") == 0
+
+
 def test_a_second_run_overwrites_nothing(tmp_path, images, capsys):
     run(*TINY, "--data", images, "--out", tmp_path / "out")
     before = files(tmp_path / "out")

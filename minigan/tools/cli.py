@@ -108,7 +108,9 @@ def endings() -> Iterator[list[int]]:
         if len(asked) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, note) for number in signals}
+    # what was ignored at the start stays so: under nohup a closed terminal, in the background Ctrl-C
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield asked
     finally:
@@ -135,7 +137,7 @@ def path(text: str) -> Path:
     """An argparse type: the path of a file or folder."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
-    return Path(text)
+    return Path(text).expanduser()
 
 
 def text(value: Any) -> str:

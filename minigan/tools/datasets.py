@@ -5,15 +5,17 @@ A source has a split "train", and if it can be judged by, a split "t10k" of test
 - a folder of IDX files, as MNIST's;
 - an .npy file: an array (n, height, width), uint8 or floats in [0, 1]; or with colours, (n, height, width, 3), or with
   rows of square images, (n, side * side). Training images only;
-- an .npz file of such arrays: ``train_images``, ``test_images``, ``train_labels``, ``test_labels`` (MedMNIST's names),
-  or else its first array;
+- an .npz file of such arrays, by the names in use: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
+  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or of a single one. None is chosen by its place;
 - a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cut to a square and brought to a
   size. Folders ``train`` and ``test`` in it are the splits, and folders inside of these, or of it, the classes.
 """
 
 import math
+import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -26,9 +28,11 @@ from ..settings import Number
 
 SIZE = 28
 SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be brought to
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 MOST = 50_000_000  # pixels of a picture
 NAMES = {"train": "train", "t10k": "test"}  # of the splits, outside of IDX files
+FOLDERS = {"train": ("train", "training"), "t10k": ("test", "testing", "val", "valid", "validation")}
+IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # as arrays are called
 GRAY = numpy.array([299, 587, 114]) / 1000  # of red, green, blue: ITU-R BT.601, as Pillow's
 
 
@@ -41,7 +45,7 @@ def load_images(source: Path, split: str = "train", size: int | None = None) -> 
     if source.suffix in (".npy", ".npz"):
         if size:
             raise DataError(f"{source}: is an array; a size can be chosen for folders of pictures")
-        return _gray(source, _array(source, f"{NAMES[split]}_images", first=split == "train"))
+        return _gray(source, _array(source, split, IMAGES))
     if not has_pictures(source):
         if size and source.exists():
             raise DataError(f"{source}: a size can be chosen for folders of pictures, and there are none")
@@ -64,7 +68,7 @@ def load_images(source: Path, split: str = "train", size: int | None = None) -> 
 def load_labels(source: Path, split: str = "train") -> numpy.ndarray:
     """The classes of those images: (n,), uint8. Raises DataError."""
     if source.suffix in (".npy", ".npz"):
-        labels = _array(source, f"{NAMES[split]}_labels")
+        labels = _array(source, split, LABELS)
         right = labels.dtype.kind in "iu" and labels.size and labels.shape[:1] == (labels.size,)
         if not right or not 0 <= labels.min() <= labels.max() < 256:
             raise DataError(f"{source}: expected labels (n,) from 0 to 255, got {labels.dtype} {labels.shape}")
@@ -86,22 +90,33 @@ def beside(source: Path, name: str) -> Path:
 
 
 def has_pictures(source: Path) -> bool:
-    return not any(source.glob("*-ubyte*")) and any(_is_picture(p) for p in source.rglob("*"))
+    return not any(source.glob("*-ubyte*")) and any(_pictures(source))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+def _pictures(folder: Path) -> Iterator[Path]:
+    """All pictures in a folder and those below it, links to folders too, but for hidden ones, as of an editor."""
+    seen = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
+        if (real := os.path.realpath(at)) not in seen:  # a link may lead back to where it is
+            seen.add(real)
+            yield from (Path(at, name) for name in files if name[0] != "." and name.lower().endswith(PICTURES))
+        else:
+            folders.clear()
 
 
 def _root(source: Path, split: str) -> Path:
-    divided = (source / "train").is_dir() and (source / "test").is_dir()
-    if split != "train" and not divided:
-        raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
-    return source / NAMES[split] if divided else source
+    """The folder of a split: the one that is called so; or all, where there are no such folders."""
+    found = {name: [p for p in source.iterdir() if p.is_dir() and p.name.lower() in FOLDERS[name]] for name in FOLDERS}
+    if not found["train"] or not found["t10k"]:
+        if split != "train" or found["t10k"]:
+            raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
+        return found["train"][0] if found["train"] else source
+    return min(found[split], key=lambda path: FOLDERS[split].index(path.name.lower()))
 
 
 def _paths(source: Path, split: str) -> list[Path]:
-    return sorted(filter(_is_picture, _root(source, split).rglob("*")), key=lambda path: (path.name, path))
+    return sorted(_pictures(_root(source, split)), key=lambda path: (path.name, path))
 
 
 def _picture(path: Path, size: int) -> numpy.ndarray:
@@ -129,16 +144,23 @@ def _readable(path: Path) -> bool:
     return True
 
 
-def _array(source: Path, name: str, first: bool = False) -> numpy.ndarray:
+def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
+    """The array of a split by its name; of images to train on, a single one of any name but a test set's."""
     with reading(source, "a file of arrays"), open(source, "rb") as file:
         held = numpy.load(file, allow_pickle=False)
         if isinstance(held, numpy.ndarray):
             held = {"train_images": held}
-        if name not in held and not (first and len(held)):
-            raise DataError(f"{source}: expected an array {name} in it")
-        array = held[name] if name in held else held[next(iter(held))]
+        of = NAMES[split]
+        known = [name for kind in kinds for name in (f"{of}_{kind}", f"{kind}_{of}")]
+        known += kinds if split == "train" else ()
+        found = sorted((n for n in held if n.lower() in known), key=lambda n: known.index(n.lower()))
+        if not found and split == "train" and kinds is IMAGES and len(held) == 1 and "test" not in min(held).lower():
+            found = list(held)
+        if not found:
+            raise DataError(f"{source}: expected an array {of}_{kinds[0]} in it, got {', '.join(held) or 'none'}")
+        array = held[found[0]]
         if not isinstance(array, numpy.ndarray):
-            raise ValueError("its first member is no array")
+            raise ValueError(f"its member {found[0]} is no array")
         return array
 
 
