@@ -142,6 +142,8 @@ def train(given: dict[str, Any], args: argparse.Namespace) -> int:
             folder.refuse_a_new_run()  # another one may have begun meanwhile
         about = {"device": args.device, "threads": threads, "data": str(data.resolve()), "size": size}
         run = Run(folder, model, shape, crc, about, judge, checkpoint)
+        pixels = f"{images.min()} to {images.max()} (mean {images.mean():.0f})"
+        print(f"{len(images):,} images of {shape[1]} x {shape[0]}, {pixels}, from {data}", flush=True)
         status, stopped, crowding = 0, False, Crowding(threads)
         with tqdm(total=settings.iterations, initial=model.iterations, unit="it", disable=None) as bar:
             try:

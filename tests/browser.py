@@ -19,5 +19,5 @@ def evaluated(path, script):
     run = path.with_name("run.html")
     run.write_text(page.replace("</body>", added), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{run}"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120).stdout
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]))

@@ -24,7 +24,9 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     assert run(*TINY, "--data", images, "--out", out, "--seed", 5) == 0
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar where there is no terminal
-    assert output.out.startswith("6 iterations in ") and str(out / "report.html") in output.out
+    read, done = output.out.splitlines()
+    assert read.startswith("40 images of 5 x 6, 0 to 255 (mean 12") and read.endswith(f", from {images}")
+    assert done.startswith("6 iterations in ") and str(out / "report.html") in done
     names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "newest.js"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
@@ -72,7 +74,7 @@ def test_evaluation_during_a_run_and_after_it(tmp_path, judged, capsys):
     assert (out / "classes.png").exists() and (out / "nearest.png").exists()
 
     assert run("--evaluate", "--out", out) == 0  # by the images that it was trained on
-    assert capsys.readouterr().out.splitlines() == printed.splitlines()[:-1]
+    assert capsys.readouterr().out.splitlines() == printed.splitlines()[1:-1]
     assert json.loads((out / "evaluation.json").read_text()) == evaluation  # nothing of the run's is lost
 
     (out / "evaluation.json").unlink()
