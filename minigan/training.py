@@ -136,10 +136,12 @@ class WGANGP:
         self.iterations = iterations
 
     def check_finite(self) -> None:
-        """Raises Diverged where a parameter is not finite (on the GPU this waits for the device)."""
-        for name, network in (("critic", self.critic), ("generator", self.generator)):
-            if not all(backend.xp.isfinite(p.data).all() for p in network.parameters()):
-                raise Diverged(f"training diverged: the {name}'s parameters are no longer finite")
+        """Raises Diverged where an array of ``state`` is not finite (on the GPU this waits for the device)."""
+        for name, x in self.state().items():
+            if not backend.xp.isfinite(x.data).all():
+                owner, *of = name.split(".")
+                what = "parameters" if len(of) == 1 else f"Adam ({of[0]})"
+                raise Diverged(f"training diverged: the {owner}'s {what} are no longer finite")
 
 
 @kernel

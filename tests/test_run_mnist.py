@@ -373,6 +373,13 @@ def test_a_learning_rate_that_diverges_ends_in_one_line(tmp_path, images, capsys
     assert error.count("\n") == 1 and "training diverged: " in error and "keeps iteration 0" in error
 
 
+@pytest.mark.parametrize("flags", [["--learning-rate", 100], ["--lambda", 1e20], ["--lambda", 1e30]])
+def test_what_a_run_that_blows_up_leaves_can_be_read(flags, tmp_path, images):
+    """Where Adam's second moments overflow, the parameters stay finite for a while."""
+    run(*TINY, "--iterations", 30, "--data", images, "--out", tmp_path, *flags)
+    assert run("--generate", 1, "--out", tmp_path) == run("--report", "--out", tmp_path) == 0
+
+
 def test_a_stopped_watch_stands_still(monkeypatch):
     now = iter([10.0, 13.0, 13.5, 18.0, 19.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
