@@ -231,7 +231,8 @@ _written: dict[int, tuple[ref, int]] = {}  # by the id of the array that owns th
 
 def note_write(array: Array, when: int) -> None:
     """Note that an array was written to, and with it all its views, and what it is a view of."""
-    at, owner = id(_owner(array)), _owner(array)
+    owner = _owner(array)
+    at = id(owner)
     _written[at] = _written[at][0] if at in _written else ref(owner, lambda _: _written.pop(at)), when
 
 

@@ -139,9 +139,8 @@ class WGANGP:
         """Raises Diverged where an array of ``state`` is not finite (on the GPU this waits for the device)."""
         for name, x in self.state().items():
             if not backend.xp.isfinite(x.data).all():
-                owner, *of = name.split(".")
-                what = "parameters" if len(of) == 1 else f"Adam ({of[0]})"
-                raise Diverged(f"training diverged: the {owner}'s {what} are no longer finite")
+                what = f"the {name.partition('.')[0]}'s parameters are" if x.requires_grad else f"{name} is"
+                raise Diverged(f"training diverged: {what} no longer finite")
 
 
 @kernel
@@ -189,12 +188,8 @@ def shapes(settings: Settings, dim: int) -> dict[str, tuple[int, ...]]:
         parameters = {}
         for i, (n, m) in enumerate(pairwise(layers), 1):
             parameters |= {f"weight{i}": (n, m), f"bias{i}": (m,)}
-        for kind in (
-            name,
-            f"{name}.m",
-            f"{name}.v",
-            *(["averaged"] if name == "generator" and settings.average else []),
-        ):
+        averaged = ["averaged"] if name == "generator" and settings.average else []
+        for kind in (name, f"{name}.m", f"{name}.v", *averaged):
             found |= {f"{kind}.{parameter}": shape for parameter, shape in parameters.items()}
         found |= {f"{name}.t": (), f"{name}.lr": ()}
     if settings.constraint == "spectral":

@@ -214,6 +214,17 @@ def test_parameters_that_are_not_finite_are_found(mnist):
         model.check_finite()
 
 
+def test_what_else_is_not_finite_is_named(mnist):
+    model = gan(Settings(**{**vars(SMALL), "constraint": "spectral"}), mnist[:10])
+    for name in ("critic.m.bias1", "generator.lr", "critic.spectral.u1"):
+        held = model.state()[name].data
+        before = held.copy()
+        held.fill(np.inf)
+        with pytest.raises(Diverged, match=f": {name} is no longer finite"):
+            model.check_finite()
+        held[...] = before
+
+
 def test_a_short_real_training(mnist):
     """L1 falls, the gradient norm approaches 1, and the samples leave noise far behind.
 
