@@ -31,10 +31,8 @@ def grad(
     that was changed since the graph was made of it, and for a gradient on the way from an input to an output that was
     made without ``create_graph``, so that what flows through it would be missing.
     """
-    outputs, inputs = guards.several(outputs), guards.several(inputs)
-    given = (None,) * len(outputs) if grad_outputs is None else guards.several(grad_outputs)
-    guards.check_arguments(outputs, inputs, given, materialize_grads)
-    seeds = [(y, guards.seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, given)) if y.requires_grad]
+    inputs = guards.several(inputs)
+    seeds = guards.check_arguments(guards.several(outputs), inputs, grad_outputs, materialize_grads)
 
     gradients = sweep(seeds, set(inputs), create_graph)
 
@@ -46,30 +44,25 @@ def grad(
     return tuple(map(gradients.get, inputs))
 
 
-def sweep(
-    seeds: Sequence[tuple[Tensor, Tensor | Array]], inputs: set[Tensor], create_graph: bool
-) -> dict[Tensor, Tensor]:
-    """The gradients of the inputs that it comes to, from outputs and the gradients there, the ``seeds``."""
+def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:
+    """The gradients of the inputs that it comes to, from the ``seeds``: outputs, each with the gradient there."""
     path, gradients = between(inputs, [y for y, _ in seeds]), {}
 
     def contribute(x: Tensor, g: Tensor) -> None:
-        g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # a use broadcast it
+        g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # where x was broadcast, its copies' gradients add up
         gradients[x] = gradients[x] + g if x in gradients else g
 
     with recording(create_graph):
         for y, g in seeds:
-            if y in path:
-                contribute(y, g if isinstance(g, Tensor) else Tensor(g))
+            if y in path:  # another output may not depend on any input
+                contribute(y, g)
         for node in path:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
-            g = gradients[node] if node in inputs else gradients.pop(node)
-            guards.check_visit(node, g)
-            for x, vjp in zip(node.args, node.op.vjps if node.op else ()):
-                if isinstance(x, Tensor) and x in path:
+            g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
+            guards.check_unchanged(node, g)
+            for x, vjp in node.operands():
+                if x in path:
                     contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
-    if not create_graph:  # one may be a seed, that is somebody's own Tensor
-        gradients = {x: g.detach() for x, g in gradients.items()}
-        guards.mark_unrecorded(gradients.values())
-    return gradients
+    return gradients if create_graph else {x: guards.unrecorded(g) for x, g in gradients.items()}
 
 
 def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:
@@ -79,9 +72,9 @@ def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None
     while stack:
         x = stack.pop()
         if x.birth >= oldest and x not in made_of:  # what is older than every input was made of none
-            made_of[x] = [a for a, _ in zip(x.args, x.op.vjps if x.op else ()) if isinstance(a, Tensor)]
+            made_of[x] = [operand for operand, _ in x.operands()]
             stack += made_of[x]
     for x in sorted(made_of, key=attrgetter("birth")):  # oldest first: it is known which operands are on the path
-        if x in inputs or any(a in path for a in made_of[x]):
+        if x in inputs or any(operand in path for operand in made_of[x]):
             path[x] = None
     return dict(reversed(path.items()))

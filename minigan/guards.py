@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import wraps
+from itertools import count
 from types import CodeType
 from typing import Any, NoReturn
 from weakref import ref
@@ -36,6 +37,8 @@ import numpy
 from . import backend
 from .backend import Array
 
+clock = count(1).__next__  # what Tensors' births, and writes to their arrays, are numbered by
+records = ContextVar("records", default=True)  # whether what this thread makes remembers how it was made
 listener: ContextVar[Any] = ContextVar("listener", default=None)  # of this thread's sweeps: ``explain``
 
 # what functions of arrays raise on wrong arguments, and what is raised for it
@@ -63,14 +66,16 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             raise TypeError(
                 f"{forward.__name__}: a primitive takes its arguments by position or name, not as {parameter}"
             )
-    count = len(parameters.parameters)
+    defaults = tuple(parameter.default for parameter in parameters.parameters.values())
+    arity, required = len(defaults), defaults.count(inspect.Parameter.empty)
 
     def decorate(op: Callable) -> Callable:
         @wraps(forward)
         def call(*args: Any, **named: Any) -> Any:
-            if named or len(args) != count:
+            if named or not required <= len(args) <= arity:
                 args = _bound(call.__name__, parameters, args, named)
-            if count > operands:
+            args += defaults[len(args) :]
+            if arity > operands:
                 args = _undifferentiated(call.__name__, args, operands)
             try:
                 out = op(*args)
@@ -82,6 +87,8 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             for x in args[:operands]:
                 if is_tensor(x):
                     constant = False
+                    if x.unrecorded:
+                        out.unrecorded = records.get()
                     if x._data.dtype is not dtype and x._data.dtype != dtype:
                         return _with_plain_numbers(call, args)
             if constant or dtype.char not in "fd":
@@ -160,10 +167,14 @@ def several(x: Any) -> tuple:
     return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
 
-def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize: bool) -> None:
-    """Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs."""
+def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize: bool) -> list[tuple[Any, Any]]:
+    """The outputs that have a graph, each with the gradient that a sweep begins with there, both Tensors.
+
+    Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs.
+    """
     if (told := listener.get()) is not None:
         told.sweep(inputs)
+    grad_outputs = (None,) * len(outputs) if grad_outputs is None else several(grad_outputs)
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
     for x in (*outputs, *inputs):
@@ -183,6 +194,7 @@ def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: tuple, material
                 f"grad: output {i}, shape {y.shape}, has no graph: nothing that it was made from has"
                 " requires_grad=True, or it was made under no_grad()"
             )
+    return [(y, _seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, grad_outputs)) if y.requires_grad]
 
 
 def _depends_on_unrecorded(outputs: Sequence[Any], oldest: int) -> bool:
@@ -198,22 +210,21 @@ def _depends_on_unrecorded(outputs: Sequence[Any], oldest: int) -> bool:
     return False
 
 
-def seed(i: int, output: Any, g: Any) -> Any:
-    """The gradient that a sweep begins with at output ``i``: a Tensor, or an array, of its shape and dtype."""
+def _seed(i: int, output: Any, g: Any) -> Any:
     if g is None:
         if output.data.size != 1:
             raise ValueError(
                 f"grad: output {i} has shape {output.shape}; without grad_outputs it must have one element"
             )
-        return backend.ones(output.shape, output.dtype)
+        g = backend.ones(output.shape, output.dtype)
     if not (is_tensor(g) or isinstance(g, backend.xp.ndarray)):
         g = backend.asarray(g, dtype=output.dtype)
     if (g.shape, g.dtype) != (output.shape, output.dtype):
         raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {output.dtype} {output.shape}")
-    return g
+    return g if is_tensor(g) else type(output)(g)
 
 
-def check_visit(node: Any, gradient: Any) -> None:
+def check_unchanged(node: Any, gradient: Any) -> None:
     """Raises ValueError where the node of a sweep, or what it was made from, was written to since."""
     if (told := listener.get()) is not None:
         told.visit(node, gradient)
@@ -229,11 +240,15 @@ def check_visit(node: Any, gradient: Any) -> None:
 _written: dict[int, tuple[ref, int]] = {}  # by the id of the array that owns the memory: itself, and when
 
 
-def note_write(array: Array, when: int) -> None:
-    """Note that an array was written to, and with it all its views, and what it is a view of."""
-    owner = _owner(array)
-    at = id(owner)
-    _written[at] = _written[at][0] if at in _written else ref(owner, lambda _: _written.pop(at)), when
+def changed(*tensors: Any) -> None:
+    """Note that the arrays of ``tensors`` were written to, and with them all their views, and what they are views of.
+
+    A graph that was made of them before is no longer theirs.
+    """
+    for x in tensors:
+        owner = _owner(x._data)
+        at = id(owner)
+        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), clock()
 
 
 def _last_write(array: Array) -> int:
@@ -246,9 +261,11 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def mark_unrecorded(gradients: Iterable[Any]) -> None:
-    for g in gradients:
-        g.unrecorded = True
+def unrecorded(g: Any) -> Any:
+    """A gradient whose sweep was not recorded, so marked; a new Tensor, since it may be a seed, that is somebody's."""
+    g = g.detach()
+    g.unrecorded = True
+    return g
 
 
 def check_gradient(g: Any, node: Any, x: Any) -> Any:
@@ -318,12 +335,26 @@ def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR |
 # --- A Tensor is taken for an array --------------------------------------------------------------
 
 
-class NoArray:
-    """What a Tensor refuses of what NumPy's arrays and Python's numbers do."""
+class Guarded:
+    """What a Tensor refuses of what NumPy's arrays and Python's numbers do, and what is noted of its array.
 
-    __slots__ = ()
+    By the clock of births ``assigned`` is when ``data`` was last assigned to. ``unrecorded`` marks a gradient whose
+    sweep was not recorded, and what is made of it; ``detach`` makes a constant of it.
+    """
+
+    __slots__ = ("_data", "assigned", "unrecorded")
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
     __array_priority__ = 1000  # and instead of CuPy
+
+    @property
+    def data(self) -> Array:
+        return self._data
+
+    @data.setter
+    def data(self, data: Array) -> None:
+        if data is self._data:  # as by x.data += 1
+            changed(self)
+        self._data, self.assigned = backend.as_array(data), clock()
 
     def __eq__(self, other: object) -> NoReturn:
         raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")

@@ -8,7 +8,8 @@ import numpy
 from . import backend, ops
 from .backend import Array, kernel
 from .choices import Choices
-from .tensor import Tensor, changed, primitive
+from .guards import changed
+from .tensor import Tensor, primitive
 
 
 def identity(x: Tensor) -> Tensor:

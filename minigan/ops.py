@@ -4,8 +4,12 @@ What it computes is a function of arrays; ``primitive`` turns it into a function
 the program calls. A vjp takes ``g``, the gradient with respect to the result ``out``, and what the primitive was called
 with, and returns the gradient with respect to one operand; there is one for each, in their order. It is written in the
 functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where an operand was broadcast,
-the sweep adds up over that. Where a derivative is constant (the masks of relu, leaky_relu, maximum) it is a bare array:
-no gradient can flow to it, so nothing of it enters the next graph.
+the sweep adds up over that.
+
+A derivative that is constant, as the masks of relu, leaky_relu and maximum, is a bare array, made of ``.data``. It has
+no derivative, so nothing of it belongs into the next graph, and an array is what can enter none. (A detached Tensor
+would do as well; it would be a Tensor only to say that it is not to be differentiated.) A ``kernel`` is a function of
+arrays that an iteration may call: it does the same, and a replay can write it down.
 """
 
 from collections.abc import Sequence
@@ -55,13 +59,13 @@ def neg(x: Array) -> Array:
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number"""
-    return x ** (exponent + 0.0)
+    return x**exponent
 
 
 @primitive(lambda g, out, x: -(g * out * out))
 def safe_reciprocal(x: Array) -> Array:
     """1 / x, and 0 where x is 0 (so are all its derivatives there)"""
-    return (x != 0) / (x + (x == 0))
+    return (x != 0) / (x + (x == 0))  # 1 / x, or 0 / 1
 
 
 # --- Smooth functions, elementwise --------------------------------------------------------------
@@ -121,7 +125,7 @@ def relu(x: Array) -> Array:
 @kernel
 def leaky_mask(x: Array, slope: float) -> Array:
     """1 where x > 0, ``slope`` elsewhere, in x's dtype."""
-    return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)
+    return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)  # a mask times a Python float would be float64
 
 
 @primitive(lambda g, out, x, slope: g * leaky_mask(x.data, slope))
@@ -136,6 +140,7 @@ def differs(out: Array, y: Array) -> Array:
     return out != y
 
 
+# y may be a constant, that is an array or a number already: ``array_of`` gives the array in any case.
 @primitive(
     lambda g, out, x, y: g * differs(out.data, array_of(y)), lambda g, out, x, y: g - g * differs(out.data, array_of(y))
 )
@@ -174,6 +179,7 @@ def transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
 
 
 def _inverse(axes: Sequence[int] | None) -> Sequence[int] | None:
+    """The axes that undo a transpose by ``axes``: where each of them, negative ones counted from the end, was put."""
     return None if axes is None else tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
 
 
@@ -192,6 +198,7 @@ def scatter_add(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _slice(x: Tensor, axis: int, start: int, stop: int | None) -> Tensor:
+    """x[:, ..., start:stop], the slice standing at ``axis``."""
     return getitem(x, (slice(None),) * (axis % x.ndim) + (slice(start, stop),))
 
 
@@ -227,11 +234,12 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return x.sum(axis=axis, keepdims=keepdims)
 
 
+# out.data.size / x.data.size is 1 / n, for means of n elements each.
 @primitive(lambda g, out, x, axis, keepdims: broadcast_to(_kept(g, x, axis) * (out.data.size / x.data.size), x.shape))
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The mean of an array over some of its axes, with something there to reduce"""
     total = x.sum(axis=axis, keepdims=keepdims)
-    return total * (total.size / x.size)
+    return total * (total.size / x.size)  # not x.mean: rounded as the vjp is
 
 
 @primitive(lambda g, out, x, axis, keepdims: _kept(g, x, axis) * softmax(x, axis))
@@ -293,6 +301,7 @@ def linear(x: Array, w: Array, b: Array) -> Array:
 
 
 def _matrix(x: Array) -> Array:
+    """x, which must have rows and columns."""
     if x.ndim < 2:
         raise ValueError("a vector is neither a row nor a column")
     return x

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from . import backend, guards
-from .tensor import Tensor, changed
+from .guards import changed
+from .tensor import Tensor
 
 
 class Adam:

@@ -58,6 +58,7 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
 
 @kernel
 def mix(real: Array, fake: Array, rng: Any) -> Array:
+    """What ``interpolate`` does once its arguments are checked: a function of arrays, as a replay calls it."""
     eps = rng.random((len(real),) + (1,) * (real.ndim - 1), dtype=real.dtype)
     return fake + eps * (real - fake)
 

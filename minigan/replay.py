@@ -21,9 +21,8 @@ import numpy
 
 from . import backend
 from .backend import Array
-from .guards import Switch
+from .guards import Switch, changed
 from .record import Tape, Unrecordable
-from .tensor import changed
 
 PROVE_EVERY = 1000
 

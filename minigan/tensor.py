@@ -1,50 +1,39 @@
 """A Tensor: an array, and how it was made."""
 
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from itertools import count
 from typing import Any
 
 from . import backend, guards
 from .backend import Array
 
-_birth = count(1).__next__
-_recording = ContextVar("recording", default=True)  # each thread's own
 
-
-class Tensor(guards.NoArray):
+class Tensor(guards.Guarded):
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
     ``data`` is a NumPy or CuPy array of floats. A Tensor made by a primitive also holds ``op``, the primitive, and
     ``args``, what it was called with: ``data == op(*args).data``. It never refers to anything made later, so a graph
     has no cycles and is freed with its last Tensor. A copy, or a pickle, has no history.
 
-    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers. By the same
-    clock ``assigned`` is when ``data`` was last assigned to, and there is a note of when an array was written to, with
-    all its views, so that ``grad`` can tell a graph whose arrays are no longer what they were. Whoever writes into the
-    array itself, as by ``x.data[...] = 1``, calls ``changed(x)``. ``unrecorded`` marks a gradient whose sweep was not
-    recorded, and what is made of it; ``detach`` makes a constant of it.
+    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers.
+
+    ``data`` may be assigned to, and written into; whoever writes into it, as by ``x.data[...] = 1``, says so to
+    ``guards.changed(x)``, so that a graph that was made before is refused from then on.
     """
 
-    __slots__ = ("__weakref__", "_data", "args", "assigned", "birth", "op", "requires_grad", "unrecorded")
+    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self._data, self.requires_grad, self.birth = data, requires_grad, _birth()
-        self.op, self.args, self.assigned, self.unrecorded = None, (), 0, False
-
-    @property
-    def data(self) -> Array:
-        return self._data
-
-    @data.setter
-    def data(self, data: Array) -> None:
-        if data is self._data:  # as by x.data += 1
-            changed(self)
-        self._data, self.assigned = backend.as_array(data), _birth()
+        self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()  # _data: what ``data`` gives
+        self.op, self.args = None, ()
+        self.assigned, self.unrecorded = 0, False  # what the guards note
 
     shape = property(lambda x: x._data.shape)
     dtype = property(lambda x: x._data.dtype)
     ndim = property(lambda x: x._data.ndim)
+
+    def operands(self) -> list[tuple["Tensor", Callable[..., "Tensor"]]]:
+        """The Tensors that it was made of, each with the vjp that leads back to it."""
+        return [(x, vjp) for x, vjp in zip(self.args, self.op.vjps) if isinstance(x, Tensor)] if self.op else []
 
     def detach(self) -> "Tensor":
         """The same array, without its history."""
@@ -80,15 +69,9 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     return Tensor(guards.real_numbers(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
 
 
-def changed(*tensors: Tensor) -> None:
-    """Note that the arrays of ``tensors`` were written to: what was made of them before is no longer theirs."""
-    for x in tensors:
-        guards.note_write(x._data, _birth())
-
-
 def recording(on: bool) -> guards.Switch:
     """``with recording(on):`` whether the Tensors that this thread makes inside remember how they were made."""
-    return guards.Switch(_recording, on)
+    return guards.Switch(guards.records, on)
 
 
 def no_grad() -> guards.Switch:
@@ -109,19 +92,14 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], 
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
-        compute, n = backend.kernel(forward), len(vjps)
+        compute, n = backend.kernel(forward), len(vjps)  # a kernel: the same, and can be written down for a replay
 
-        @guards.called_rightly(forward, n)  # all arguments come by position, defaults filled in
+        @guards.called_rightly(forward, n)  # from here on, arguments stand in their places, with defaults filled in
         def op(*args: Any) -> Tensor:
-            arrays, requires_grad, unrecorded = list(args), False, False
-            for i, x in enumerate(args[:n]):
-                if isinstance(x, Tensor):
-                    arrays[i] = x._data
-                    requires_grad, unrecorded = requires_grad or x.requires_grad, unrecorded or x.unrecorded
-            out = Tensor(backend.as_array(compute(*arrays)))
-            if _recording.get():
-                out.unrecorded = unrecorded
-                if requires_grad:
+            arrays = [x._data if isinstance(x, Tensor) else x for x in args[:n]]
+            out = Tensor(backend.as_array(compute(*arrays, *args[n:])))
+            for x in args[:n]:
+                if isinstance(x, Tensor) and x.requires_grad and guards.records.get():
                     out.op, out.args, out.requires_grad = op, args, True
             return out
 

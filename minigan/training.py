@@ -10,13 +10,14 @@ import numpy
 from . import backend, ops
 from .autodiff import grad
 from .backend import Array, kernel
+from .guards import changed
 from .losses import GAMES
 from .nn import CONSTRAINTS, MLP, pixel
 from .optim import Adam
 from .penalties import slopes
 from .replay import Replayed
 from .settings import DECAYS, NOISES, PENALTIES, Settings
-from .tensor import Tensor, changed, no_grad
+from .tensor import Tensor, no_grad
 
 
 class WGANGP:
