@@ -83,6 +83,13 @@ def as_array(x: Any) -> Array:
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
 
 
+def looked_at(x: Array) -> Array:
+    """``x``, of which a value is looked at: an error while an iteration is written down, unless it is a constant."""
+    if (record := tape.get()) is not None:
+        record.look(x)
+    return x
+
+
 def asarray(data: Any, dtype: Any = None) -> Array:
     """``data`` as an array on the device in use, copied only where it has to be."""
     return xp.asarray(data, dtype=dtype)

@@ -67,6 +67,10 @@ class Tape:
             self._changing.add(id(result))
         return result
 
+    def look(self, x: Array) -> None:
+        if id(x) in self._changing:
+            raise Unrecordable(f"a value is read from an array {x.shape}, and a record would go on as this one decides")
+
     def _name(self, function: Callable) -> str:
         """A function goes by its own name, or one like it; what was made anew, as a closure is, is given too."""
         stem = getattr(function, "__name__", type(function).__name__)

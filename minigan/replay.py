@@ -8,6 +8,9 @@ its ``rng``. Whatever else it depends on is frozen in a record. So what it is ma
 before each replay, and where another one stands in its place, a new record is made. And a record proves itself before
 it is relied on, again after 4, 8, 16, ... iterations, and every thousand: from one state, an iteration as it is and a
 replayed one must come to the same.
+
+What goes by values is for kernels: a branch that looks at an array with NumPy, outside of one, and comes to something
+only when no proof is made, is seen by none.
 """
 
 import math

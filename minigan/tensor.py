@@ -41,7 +41,7 @@ class Tensor(guards.Guarded):
 
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device)."""
-        return self._data.item()
+        return backend.looked_at(self._data).item()
 
     def __len__(self) -> int:
         return len(self._data)
@@ -50,7 +50,7 @@ class Tensor(guards.Guarded):
         return map(self.__getitem__, range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self._data)
+        return bool(backend.looked_at(self._data))
 
     def __reduce__(self) -> tuple:
         return Tensor, (self._data, self.requires_grad)

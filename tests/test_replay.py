@@ -18,6 +18,7 @@ from minigan.optim import Adam
 from minigan.penalties import WHERE
 from minigan.record import Tape
 from minigan.settings import DECAYS, NOISES, PENALTIES, Settings
+from minigan.tensor import Tensor
 from minigan.training import WGANGP, generate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
@@ -328,6 +329,18 @@ def test_a_number_read_from_an_array():
         return figures
 
     goes_on_as_it_is(*with_steps(wrong), "a replayed one comes to another result in")
+
+
+@pytest.mark.parametrize("look", [bool, Tensor.item])
+def test_a_branch_that_goes_by_a_value(look):
+    """Refused where it looks, since it may be idle at every proof."""
+
+    def wrong(m, steps):
+        if look(ops.relu(ops.sum(m.generator.parameters()[1]) - 1e9)):
+            m.generator.parameters()[1].data *= 0
+        return steps()
+
+    goes_on_as_it_is(*with_steps(wrong), r"a value is read from an array \(\), and a record would go on as this one")
 
 
 def test_an_array_of_nobodys():
