@@ -32,7 +32,8 @@ def grad(
     made without ``create_graph``, so that what flows through it would be missing.
     """
     inputs = guards.several(inputs)
-    seeds = guards.check_arguments(guards.several(outputs), inputs, grad_outputs, materialize_grads)
+    # the outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says
+    seeds = guards.checked_seeds(guards.several(outputs), inputs, grad_outputs, materialize_grads)
 
     gradients = sweep(seeds, set(inputs), create_graph)
 
@@ -58,11 +59,11 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
                 contribute(y, g)
         for node in path:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
             g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
-            guards.check_unchanged(node, g)
+            guards.check_unchanged(node, g)  # g is for who listens, as ``explain`` does
             for x, vjp in node.operands():
                 if x in path:
                     contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
-    return gradients if create_graph else {x: guards.unrecorded(g) for x, g in gradients.items()}
+    return gradients if create_graph else {x: guards.marked_unrecorded(g) for x, g in gradients.items()}
 
 
 def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:

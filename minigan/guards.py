@@ -146,7 +146,7 @@ def _with_plain_numbers(op: Callable, args: tuple) -> Any:
     raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
 
 
-def real_numbers(array: Array, keep: bool) -> Array:
+def as_floats(array: Array, keep: bool) -> Array:
     """``array`` as floats: in its own dtype if that is one to ``keep``, else float32. Raises TypeError for others."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
@@ -167,7 +167,7 @@ def several(x: Any) -> tuple:
     return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
 
-def check_arguments(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize: bool) -> list[tuple[Any, Any]]:
+def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize: bool) -> list[tuple[Any, Any]]:
     """The outputs that have a graph, each with the gradient that a sweep begins with there, both Tensors.
 
     Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs.
@@ -261,7 +261,7 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def unrecorded(g: Any) -> Any:
+def marked_unrecorded(g: Any) -> Any:
     """A gradient whose sweep was not recorded, so marked; a new Tensor, since it may be a seed, that is somebody's."""
     g = g.detach()
     g.unrecorded = True
@@ -387,7 +387,7 @@ def check_gradients(gradients: Sequence[Any], parameters: Sequence[Any]) -> None
 # --- A penalty ----------------------------------------------------------------------------------
 
 
-def as_input(x: Any, tensor: type) -> Any:
+def requiring_grad(x: Any, tensor: type) -> Any:
     """A Tensor that requires a gradient, of ``x``: itself, or a new one of a constant, or of an array."""
     if is_tensor(x) and x.requires_grad:
         return x

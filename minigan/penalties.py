@@ -30,7 +30,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     through it into the critic's weights. The critic must treat each row alone: then the gradient of the sum of its
     outputs holds every row's own gradient. Where the critic is flat, the slope is 0 and so is its gradient.
     """
-    points = guards.as_input(points, Tensor)
+    points = guards.requiring_grad(points, Tensor)  # a Tensor that does: a new one, unless it is one already
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)

@@ -20,12 +20,12 @@ class Tensor(guards.Guarded):
     ``guards.changed(x)``, so that a graph that was made before is refused from then on.
     """
 
-    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
+    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")  # and what Guarded holds
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()  # _data: what ``data`` gives
+        self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()
         self.op, self.args = None, ()
-        self.assigned, self.unrecorded = 0, False  # what the guards note
+        self.assigned, self.unrecorded = 0, False  # what the guards note; they make ``data`` of _data
 
     shape = property(lambda x: x._data.shape)
     dtype = property(lambda x: x._data.dtype)
@@ -65,8 +65,8 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
-    data = backend.array_of(data)
-    return Tensor(guards.real_numbers(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
+    data = backend.array_of(data)  # a list stays one, and has no dtype to keep
+    return Tensor(guards.as_floats(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
 
 
 def recording(on: bool) -> guards.Switch:
@@ -97,7 +97,7 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], 
         @guards.called_rightly(forward, n)  # from here on, arguments stand in their places, with defaults filled in
         def op(*args: Any) -> Tensor:
             arrays = [x._data if isinstance(x, Tensor) else x for x in args[:n]]
-            out = Tensor(backend.as_array(compute(*arrays, *args[n:])))
+            out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
             for x in args[:n]:
                 if isinstance(x, Tensor) and x.requires_grad and guards.records.get():
                     out.op, out.args, out.requires_grad = op, args, True
