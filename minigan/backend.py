@@ -208,8 +208,9 @@ def _adam_step(
             s *= rate
             pi -= s
         if t % 1000 == 0:  # where no gradient comes any more, moments become denormal numbers, and those are slow
-            m *= numpy.abs(m) > 1e-30
-            v *= v > 1e-30
+            tiny = numpy.finfo(m.dtype).tiny
+            m *= numpy.abs(m) >= tiny
+            v *= v >= tiny
 
 
 def _usable_cupy() -> ModuleType:

@@ -68,6 +68,8 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             )
     defaults = tuple(parameter.default for parameter in parameters.parameters.values())
     arity, required = len(defaults), defaults.count(inspect.Parameter.empty)
+    if operands > arity:
+        raise TypeError(f"{forward.__name__}: has {operands} vjps, and {arity} parameters to be operands")
 
     def decorate(op: Callable) -> Callable:
         @wraps(forward)
@@ -87,8 +89,8 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             for x in args[:operands]:
                 if is_tensor(x):
                     constant = False
-                    if x.unrecorded:
-                        out.unrecorded = records.get()
+                    if x.unrecorded > out.unrecorded and records.get():
+                        out.unrecorded = x.unrecorded
                     if x._data.dtype is not dtype and x._data.dtype != dtype:
                         return _with_plain_numbers(call, args)
             if constant or dtype.char not in "fd":
@@ -183,7 +185,7 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
-    if _depends_on_unrecorded(outputs, min(x.birth for x in inputs) if inputs else 0):
+    if _depends_on_unrecorded(outputs, inputs):
         raise ValueError(
             "grad: an output depends on a gradient that was computed without create_graph=True, so its derivative would"
             " be lost: pass create_graph=True there, or detach() it if a constant is meant"
@@ -197,12 +199,12 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
     return [(y, _seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, grad_outputs)) if y.requires_grad]
 
 
-def _depends_on_unrecorded(outputs: Sequence[Any], oldest: int) -> bool:
-    """Whether a marked gradient went into the outputs; one made before the ``oldest`` input is a constant."""
-    seen, stack = set(), list(outputs)
+def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+    """Whether a marked gradient went into the outputs, not through an input: what is older than all of them may."""
+    seen, stack, oldest = set(inputs), list(outputs), min((x.birth for x in inputs), default=0)
     while stack:
         x = stack.pop()
-        if is_tensor(x) and x.unrecorded and x.birth > oldest and x not in seen:
+        if is_tensor(x) and x.unrecorded > oldest and x not in seen:
             if not x.op:
                 return True
             seen.add(x)
@@ -230,7 +232,7 @@ def check_unchanged(node: Any, gradient: Any) -> None:
         told.visit(node, gradient)
     birth = node.birth
     for x in (node, *node.args) if node.op else ():
-        if is_tensor(x) and (x.assigned > birth or _last_write(x._data) > birth):
+        if getattr(x, "assigned", 0) > birth or _last_write(x._data if is_tensor(x) else x) > birth:
             raise ValueError(
                 f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since; call"
                 " grad before the change, or compute anew after it"
@@ -251,20 +253,23 @@ def changed(*tensors: Any) -> None:
         _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), clock()
 
 
-def _last_write(array: Array) -> int:
-    return _written.get(id(_owner(array)), (None, 0))[1]
+def _last_write(x: Any) -> int:
+    return _written.get(id(_owner(x)), (None, 0))[1] if isinstance(x, backend.xp.ndarray) else 0
 
 
 def _owner(array: Array) -> Array:
-    while isinstance(array.base, backend.xp.ndarray):
-        array = array.base
+    """The array that owns the memory, however a view was made of it."""
+    base = array
+    while base is not None:
+        array = base if isinstance(base, backend.xp.ndarray) else array
+        base = getattr(base, "obj" if isinstance(base, memoryview) else "base", None)
     return array
 
 
 def marked_unrecorded(g: Any) -> Any:
     """A gradient whose sweep was not recorded, so marked; a new Tensor, since it may be a seed, that is somebody's."""
     g = g.detach()
-    g.unrecorded = True
+    g.unrecorded = g.birth
     return g
 
 
@@ -295,6 +300,9 @@ def unused(i: int, x: Any) -> NoReturn:
 # --- Recording is switched ----------------------------------------------------------------------
 
 
+_before: ContextVar[tuple] = ContextVar("before", default=())  # what switches stood at, outermost first
+
+
 class Switch(ContextDecorator):
     """Sets a variable of this thread's for a while: a context manager, and a decorator of functions.
 
@@ -302,7 +310,7 @@ class Switch(ContextDecorator):
     """
 
     def __init__(self, variable: ContextVar, value: Any) -> None:
-        self._variable, self._value, self._before = variable, value, []
+        self._variable, self._value = variable, value
 
     def _recreate_cm(self) -> "Switch":
         return Switch(self._variable, self._value)
@@ -317,11 +325,13 @@ class Switch(ContextDecorator):
         while frame.f_globals.get("__name__") == "contextlib":  # of an ExitStack
             frame = frame.f_back
         _refuse_generator(frame.f_code)
-        self._before.append(self._variable.get())
+        _before.set((*_before.get(), self._variable.get()))
         self._variable.set(self._value)
 
     def __exit__(self, *_: object) -> None:
-        self._variable.set(self._before.pop())
+        *before, value = _before.get()
+        _before.set(tuple(before))
+        self._variable.set(value)
 
 
 def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR) -> None:
@@ -338,8 +348,8 @@ def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR |
 class Guarded:
     """What a Tensor refuses of what NumPy's arrays and Python's numbers do, and what is noted of its array.
 
-    By the clock of births ``assigned`` is when ``data`` was last assigned to. ``unrecorded`` marks a gradient whose
-    sweep was not recorded, and what is made of it; ``detach`` makes a constant of it.
+    By the clock of births ``assigned`` is when ``data`` was last assigned to, and ``unrecorded`` when a gradient was
+    made of which this is made, or which it is, by a sweep that was not recorded; ``detach`` makes a constant of it.
     """
 
     __slots__ = ("_data", "assigned", "unrecorded")
@@ -368,20 +378,35 @@ class Guarded:
 # --- An optimizer -------------------------------------------------------------------------------
 
 
-def check_parameters(parameters: Sequence[Any], betas: tuple[float, float]) -> None:
+def checked_parameters(parameters: Any) -> list[Any]:
+    """``parameters`` as a list. Raises TypeError or ValueError for what Adam cannot move, or would move twice."""
+    parameters = list(several(parameters))
     for p in parameters:
         if not is_tensor(p):
             raise TypeError(f"Adam: expected Tensors, got {type(p).__name__}")
+        if p.op:
+            raise ValueError(f"Adam: a parameter is the result of {p.op.__name__}, and not what it was made of")
+    if len({id(p._data) for p in parameters}) < len(parameters):
+        raise ValueError("Adam: a parameter is there twice, and would be moved twice")
+    return parameters
+
+
+def check_rates(lr: float, betas: tuple[float, float]) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"Adam: expected two betas from 0 to below 1, got {betas}")
-    if len(set(parameters)) < len(parameters):
-        raise ValueError("Adam: a parameter is there twice, and would be moved twice")
+    if not (isinstance(lr, (int, float, numpy.number)) and lr >= 0):
+        raise ValueError(f"Adam: expected a learning rate of at least 0, got {lr}")
 
 
-def check_gradients(gradients: Sequence[Any], parameters: Sequence[Any]) -> None:
+def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
+    """``gradients`` as a list. Raises ValueError where they do not fit, or one is a parameter, which moves."""
+    gradients = list(several(gradients))
     got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
     if got != expected:
         raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
+    if not {id(p._data) for p in parameters}.isdisjoint(id(g.data) for g in gradients):
+        raise ValueError("Adam: a gradient shares its array with a parameter; expected a copy of it")
+    return gradients
 
 
 # --- A penalty ----------------------------------------------------------------------------------
@@ -392,14 +417,15 @@ def requiring_grad(x: Any, tensor: type) -> Any:
     if is_tensor(x) and x.requires_grad:
         return x
     out = tensor(x._data if is_tensor(x) else x, requires_grad=True)
-    out.unrecorded = is_tensor(x) and x.unrecorded
+    out.unrecorded = x.unrecorded if is_tensor(x) else 0
     return out
 
 
-def check_pairs(real: Array, fake: Array) -> None:
-    if real.shape != fake.shape:
+def check_pairs(name: str, x: Any, y: Any) -> None:
+    if x.shape != y.shape or x.dtype.char not in "fd":
         raise ValueError(
-            f"interpolate: expected as many real rows as generated ones, got {real.shape} and {fake.shape}"
+            f"{name}: expected floats, as many rows of one kind as of the other, got {x.dtype} {x.shape} and {y.dtype}"
+            f" {y.shape}"
         )
 
 

@@ -6,7 +6,7 @@ Most papers have the other sign: their D is -D here. Scores are Tensors (n, 1), 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import backend, ops
+from . import backend, guards, ops
 from .backend import Array
 from .choices import Choices
 from .tensor import Tensor
@@ -39,6 +39,7 @@ def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float
 
 def distance(real: Array, fake: Array) -> Array:
     """The margin of LS-GAN: how far each real row (n, d) is from the generated one beside it, as (n, 1)."""
+    guards.check_pairs("distance", real, fake)
     return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).data
 
 

@@ -59,7 +59,7 @@ def neg(x: Array) -> Array:
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number"""
-    return x**exponent
+    return x ** float(exponent + 0.0)  # one number, and no text of one
 
 
 @primitive(lambda g, out, x: -(g * out * out))
@@ -125,7 +125,7 @@ def relu(x: Array) -> Array:
 @kernel
 def leaky_mask(x: Array, slope: float) -> Array:
     """1 where x > 0, ``slope`` elsewhere, in x's dtype."""
-    return (x > 0) * x.dtype.type(1 - slope) + x.dtype.type(slope)  # in a fifth of the time of ``where``
+    return backend.xp.where(x > 0, x.dtype.type(1), x.dtype.type(slope))
 
 
 @primitive(lambda g, out, x, slope: g * leaky_mask(x.data, slope))

@@ -21,8 +21,8 @@ class Adam:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self.parameters, self.betas, self.eps = list(parameters), tuple(betas), eps
-        guards.check_parameters(self.parameters, self.betas)
+        self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
+        guards.check_rates(lr, self.betas)
         self.m, self.v = ([Tensor(backend.zeros(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
         self.t, self.rate = (Tensor(backend.asarray(x, dtype="float64")) for x in (0, lr))
 
@@ -33,14 +33,16 @@ class Adam:
 
     @lr.setter
     def lr(self, lr: float) -> None:
+        guards.check_rates(lr, self.betas)
         self.rate.data.fill(lr)
+        changed(self.rate)
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Move every parameter against its gradient; ``grads`` has one Tensor of the same shape for each.
 
         Raises ValueError for others.
         """
-        guards.check_gradients(grads, self.parameters)
+        grads = guards.checked_gradients(grads, self.parameters)
         arrays = ([x.data for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
         backend.adam_step(*arrays, self.t.data, self.rate.data, self.betas, self.eps)
-        changed(*self.parameters)
+        changed(*self.parameters, *self.m, *self.v, self.t)

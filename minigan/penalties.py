@@ -38,6 +38,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
 
 def difference_quotient(critic: Critic, y1: Array | Tensor, y2: Array | Tensor) -> Tensor:
     """|D(y1) - D(y2)| / ||y1 - y2|| for each pair of rows (n, ...): a Tensor (n,), 0 where the two coincide."""
+    guards.check_pairs("difference_quotient", y1, y2)
     rise = ops.norm(_rows(critic(y1) - critic(y2)), axis=1)  # of one number: its absolute value
     return rise * ops.safe_reciprocal(ops.norm(_rows(ops.sub(y1, y2)), axis=1))
 
@@ -52,7 +53,7 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
     The article, section "the result of the penalty". Raises ValueError for different shapes.
     """
     real, fake = map(array_of, (real, fake))
-    guards.check_pairs(real, fake)
+    guards.check_pairs("interpolate", real, fake)
     return mix(real, fake, rng)
 
 

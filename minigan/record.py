@@ -15,6 +15,7 @@ import numpy
 
 from . import backend
 from .backend import Array
+from .guards import Switch
 from .tensor import Tensor
 
 TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # whose lines are sections
@@ -47,15 +48,12 @@ class Tape:
         for x in leaves(args):
             if isinstance(x, backend.xp.ndarray) and id(x) not in self._names:
                 raise Unrecordable(f"{name} got an array {x.shape} that no kernel made and the state does not hold")
-        section, before = self._section(), backend.tape.set(None)
-        try:
+        section = self._section()
+        with Switch(backend.tape, None):
             result = function(*args)
-        finally:
-            backend.tape.reset(before)
-        if result is not None:
-            if not isinstance(result, (backend.xp.ndarray, numpy.generic)):
-                raise Unrecordable(f"{name} returned no array, but {type(result).__name__}")
-            result = backend.as_array(result)
+        if not isinstance(result, (backend.xp.ndarray, numpy.generic, type(None))):
+            raise Unrecordable(f"{name} returned no array, but {type(result).__name__}")
+        result = None if result is None else backend.as_array(result)
         self._kept.append((args, result))
         if result is not None and name not in self.given and self._changing.isdisjoint(map(id, leaves(args))):
             text = f"{name}({', '.join(map(self._text, args))})"
@@ -108,8 +106,8 @@ class Tape:
             body.append(f"    {made}{name}({', '.join(map(self._text, args))})".ljust(80 if shape else 0) + shape)
             gone = {self._names[id(x)] for x in leaves((*args, out)) if last[id(x)] == i and id(x) in self._changing}
             body += [f"    del {', '.join(sorted(gone))}"] if forget and gone else []
-        head = [f"{name} = {text}" for text, name in self.constants.items()]
-        head += ["", "", f"def iteration({', '.join(self.given)}):"]
+        constants = (f"{name} = {text}" for text, name in self.constants.items())
+        head = [*constants, "", "", f"def iteration({', '.join(self.given)}):"]
         return "\n".join([*head, *body[1:], f"    return {self._names[id(returned)]}\n"])
 
     def _text(self, x: Any) -> str:

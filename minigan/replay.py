@@ -13,7 +13,6 @@ What goes by values is for kernels: a branch that looks at an array with NumPy, 
 only when no proof is made, is seen by none.
 """
 
-import math
 import pickle
 import warnings
 from contextlib import suppress
@@ -40,7 +39,7 @@ class Replayed:
     def __init__(self, graph: bool = False) -> None:
         if graph:
             backend.cutensor_matmul()  # its error is told at once
-        self._kind = Graph if graph else Program
+        self._kind, self._restless = Graph if graph else Program, False
         self._begin([])
 
     def __reduce__(self) -> tuple:
@@ -51,9 +50,12 @@ class Replayed:
 
     def __call__(self, model: Any) -> Array:
         parts = model.parts()
-        if len(parts) != len(self._parts) or not all(map(is_, parts, self._parts)):
+        if not self._restless and (len(parts) != len(self._parts) or not all(map(is_, parts, self._parts))):
+            self._restless = self.record is not None and not self.proven  # its last record was never used
             self._begin(parts)
             self._tensors = list(model.state().values())
+            if self._restless:
+                self._refuse("what they are made of is another each time")
         self.calls += 1
         if self.proven and self.calls % PROVE_EVERY and self.calls & (self.calls - 1):
             changed(*self._tensors)
@@ -65,12 +67,14 @@ class Replayed:
                     self.record = self._kind(model)
                 else:
                     self._prove(model, before)
-            except Unrecordable as error:
-                since = "; those since the proof before may have been other ones" if self.proven else ""
-                warnings.warn(f"iterations are not replayed, but run as they are: {error}{since}", stacklevel=3)
-                self.refused, self.proven = True, False
+            except (Unrecordable, SyntaxError) as error:  # SyntaxError: what a kernel got has no literal
+                self._refuse(f"{error}{'; so may have been those since the proof before' if self.proven else ''}")
             _restore(model, before)
         return model.steps()
+
+    def _refuse(self, why: str) -> None:
+        warnings.warn(f"iterations are not replayed, but run as they are: {why}", stacklevel=4)
+        self.refused, self.proven = True, False
 
     def _prove(self, model: Any, before: dict[str, Any]) -> None:
         """A replayed iteration and one as it is, from the same state. Raises Unrecordable where they differ."""
@@ -95,7 +99,7 @@ class Program:
         with Switch(backend.tape, tape):
             returned = model.steps()
         self.functions, self.given, self._source = tape.functions, tape.given, tape.source(returned)
-        scope = {"inf": math.inf, "nan": math.nan, **tape.functions}
+        scope = {"inf": float("inf"), "nan": float("nan"), **tape.functions}
         exec(compile(tape.source(returned, forget=True), "<an iteration>", "exec"), scope)
         self._function = scope["iteration"]
 

@@ -1,5 +1,6 @@
 """``grad`` and the rules of the engine, each with a test that fails where it is broken."""
 
+import asyncio
 import contextlib
 import copy
 import functools
@@ -615,3 +616,57 @@ print(*mg.grad(net(x).sum(), [x])[0].data.ravel())
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     np.testing.assert_allclose(np.array(printed.split(), float), mg.grad(net(x).sum(), x)[0].data.ravel())
+
+
+# --- What a hostile reading found ----------------------------------------------------------------
+
+
+def test_constants_and_odd_views_that_were_written_to():
+    """A constant is held, not copied: also where it is a Tensor's own memory, or a view that does not say so."""
+    for view in (
+        lambda a: a,
+        lambda a: np.lib.stride_tricks.sliding_window_view(a, 1)[:, 0],
+        lambda a: np.lib.stride_tricks.as_strided(a, (3,), (8,)),
+        lambda a: np.asarray(memoryview(a)),
+    ):
+        x, a = leaf(3), mg.tensor(np.arange(3.0))
+        outputs = x * view(a.data), x * mg.Tensor(view(a.data))
+        a.data += 1
+        for y in outputs:
+            with pytest.raises(ValueError, match="was changed in place since"):
+                mg.grad(y.sum(), x)
+
+
+def test_what_is_made_of_an_input_of_its_own_gradients():
+    """Descent as a function: the second step's parameters are made of the first's gradients, and that is right."""
+    ps = [mg.tensor([1.0], True), mg.tensor([2.0], True)]
+    for _ in range(2):
+        gs = mg.grad((ps[0] * ps[1]).sum(), ps)
+        ps = [p - 0.1 * g for p, g in zip(ps, gs)]
+    assert ps[0].item() == pytest.approx(0.8 - 0.1 * 1.9)
+    x = mg.tensor([2.0], True)
+    (g,) = mg.grad(x * x * x, x)
+    w = mg.tensor([5.0], True)
+    assert mg.grad((g * 2) * w, w)[0].item() == 24  # g is older than w
+
+
+def test_a_switch_that_two_tasks_use_at_once():
+    switch, seen = mg.no_grad(), []
+
+    async def one():
+        with switch:
+            await asyncio.sleep(0.01)
+        seen.append((mg.tensor([1.0], True) * 2).requires_grad)
+
+    async def other():
+        with mg.no_grad():
+            await asyncio.sleep(0.005)
+            with switch:
+                await asyncio.sleep(0.02)
+        seen.append((mg.tensor([1.0], True) * 2).requires_grad)
+
+    async def both():
+        await asyncio.gather(one(), other())
+
+    asyncio.run(both())
+    assert seen == [True, True]

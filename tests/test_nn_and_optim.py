@@ -201,6 +201,25 @@ def test_adam_refuses_what_it_would_move_wrongly():
         mg.optim.Adam([p, q]).step(mg.grad((p * 2).sum(), [p, q], allow_unused=True))
 
 
+def test_adam_takes_gradients_in_whatever_can_be_gone_through():
+    w = mg.tensor([1.0, 2.0], True)
+    for given in (w, (p for p in [w])):
+        adam = mg.optim.Adam(given, lr=0.1)
+        adam.step(g * 1 for g in mg.grad((w * w).sum(), w))
+    np.testing.assert_allclose(w.data, [0.8, 1.8], rtol=1e-4)
+
+
+def test_adam_notes_what_it_writes():
+    x = mg.tensor(np.ones(1), True)
+    adam = mg.optim.Adam([mg.tensor(np.ones(1), True)])
+    moments, rate = x * adam.m[0], x * adam.rate
+    adam.step([mg.tensor(np.ones(1))])
+    adam.lr = 7
+    for y in (moments, rate):
+        with pytest.raises(ValueError, match="was changed in place since"):
+            mg.grad(y, x)
+
+
 def test_adam_moves_a_number_that_was_assigned():
     """What NumPy computes of an array without axes is a number of its own, which cannot be written to."""
     x = mg.tensor(2.0, requires_grad=True)
@@ -215,6 +234,16 @@ def test_adam_refuses_what_it_cannot_step_by():
         mg.optim.Adam([np.zeros(3)])
     with pytest.raises(ValueError, match=r"Adam: expected two betas from 0 to below 1, got \(1, 1\)"):
         mg.optim.Adam([], betas=(1, 1))
+    p, q = (mg.tensor(np.zeros(2), requires_grad=True) for _ in range(2))
+    with pytest.raises(ValueError, match="Adam: a parameter is the result of mul"):
+        mg.optim.Adam([p * 2])
+    with pytest.raises(ValueError, match="Adam: a parameter is there twice"):
+        mg.optim.Adam([p, p.detach()])
+    with pytest.raises(ValueError, match="Adam: a gradient shares its array with a parameter"):
+        mg.optim.Adam([p, q]).step(mg.grad(p + q, [p, q], grad_outputs=p))
+    for lr in (None, -1, np.nan, [1, 2]):
+        with pytest.raises(ValueError, match="Adam: expected a learning rate of at least 0, got"):
+            mg.optim.Adam([p], lr)
 
 
 def test_adam_after_200_steps_is_the_published_algorithm_in_single_precision_too():

@@ -237,8 +237,14 @@ def test_eps_is_on_the_real_side():
 
 def test_rows_that_do_not_match_are_refused():
     critic, (real, fake) = two_layer_relu(), batch()
-    with pytest.raises(ValueError, match=r"interpolate: expected as many real .*, got \(1, 4\) and \(6, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"interpolate: expected floats, as many .*, got float64 \(1, 4\) and float64 \(6, 4\)"
+    ):
         gradient_penalty(critic, real[:1], fake, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"difference_quotient: expected floats, as many .*float64 \(1, 4\)"):
+        difference_quotient(critic, real[:1], fake)
+    with pytest.raises(ValueError, match=r"interpolate: expected floats, .*got uint8"):
+        interpolate(np.ones((2, 3), "uint8"), np.ones((2, 3), "uint8"), np.random.default_rng(0))
 
 
 # --- The other places and the other slope -------------------------------------------------------

@@ -52,6 +52,14 @@ def test_a_planted_error_in_the_second_order_passes_the_first(monkeypatch):
     gradcheck(ops.tanh, *arrays, order=1)
 
 
+def test_a_vjp_that_loses_what_it_is_given():
+    """It is right as a number, and of order 2 the derivative of a gradient with respect to the gradient is missing."""
+    double = mg.primitive(lambda g, out, x: mg.tensor(g.data) * 2)(lambda x: x * 2.0)
+    gradcheck(double, [1.0, 2.0], order=1)
+    with pytest.raises(AssertionError, match="order 2, the gradient given to the vjps at"):
+        gradcheck(double, [1.0, 2.0])
+
+
 def test_what_is_wrong_is_told():
     def wrong(x, y):
         return x * y.data  # a constant where y should be

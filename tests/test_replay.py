@@ -378,8 +378,9 @@ def test_what_is_counted_outside():
         m.generator.parameters()[1].data += m.count
         return steps()
 
-    with pytest.warns(UserWarning, match="a replayed one comes to another result in"):
+    with pytest.warns(UserWarning, match="what they are made of is another each time") as warnings:
         train(with_steps(wrong)[0])
+    assert len(warnings) == 1
 
 
 # --- Faults planted in the record ---------------------------------------------------------------
