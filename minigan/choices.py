@@ -10,5 +10,11 @@ class Choices(dict):
         super().__init__(entries)
         self.what = what
 
+    def allows(self, name: Any) -> bool:
+        return isinstance(name, str | None) and name in self
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self))}"
+
     def __missing__(self, name: Any) -> NoReturn:
-        raise ValueError(f"unknown {self.what} {name!r}: expected one of {', '.join(map(str, self))}")
+        raise ValueError(f"unknown {self.what} {name!r}: expected {self}")

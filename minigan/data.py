@@ -1,8 +1,22 @@
-"""Images from IDX files: the bundled MNIST, or any folder in the same format."""
+"""The images to train on: the bundled MNIST, or one's own.
+
+A source has a split "train", and if samples are to be judged by it, a split "test", with classes. It is
+
+- a folder of IDX files, as MNIST's: ``train-images-idx3-ubyte``, ``t10k-labels-idx1-ubyte``, ..., gzipped or not;
+- an .npy file: an array (n, height, width), uint8 or floats in [0, 1]; or with colours, (n, height, width, 3), or with
+  rows of square images, (n, side * side). Training images only;
+- an .npz file of such arrays, by the names in use: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
+  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or of a single one. None is chosen by its place;
+- a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cut to a square and brought to a
+  size. Folders ``train`` and ``test`` in it are the splits, and folders inside of these, or of it, the classes.
+"""
 
 import gzip
 import math
+import os
 import stat
+import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +24,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from . import backend
 from .backend import Array
+from .settings import Number
 
 MNIST = Path(__file__).parent / "mnist"
+SPLITS = ("train", "test")
 
-UNSIGNED_BYTE = 0x08
+SIZE = 28
+SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be brought to
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+MOST = 50_000_000  # pixels of a picture
+ARRAYS = (".npy", ".npz")
+STEMS = {"train": "train", "test": "t10k"}  # of IDX files
+FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # as arrays are called
+GRAY = numpy.array([299, 587, 114]) / 1000  # of red, green, blue: ITU-R BT.601, as Pillow's
 
 
 class DataError(ValueError):
@@ -40,6 +66,83 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise DataError(f"{path}: not {what}, or a damaged one ({reason})") from None
 
 
+def read_arrays(path: Path) -> dict[str, numpy.ndarray]:
+    """All arrays of an npz file; to be used inside of ``reading``."""
+    with open(path, "rb") as file:
+        return dict(numpy.load(file, allow_pickle=False))
+
+
+def load_images(source: Path | str = MNIST, split: str = "train", size: int | None = None) -> numpy.ndarray:
+    """The images of a split: (n, height, width), uint8; pictures are brought to ``size`` (28 if None) each way.
+
+    Raises DataError where there are none, or all alike, or where they are damaged or not of the kinds above; single
+    pictures that cannot be read are left out, and named on standard error.
+    """
+    source = Path(source)
+    kind = kind_of(source)
+    if size and kind != "pictures":
+        raise DataError(f"{source}: a size can be chosen for folders of pictures, and this has {kind}")
+    if kind == "pictures":
+        images = _pictures(source, split, size or SIZE)
+    elif kind == "arrays":
+        images = _gray(source, _array(source, split, IMAGES))
+    else:
+        images = read_idx(_idx(source, split, "images", 3), 3)
+    if images.min() == images.max():
+        raise DataError(f"{source}: all pixels of its {split} images are {images.min()}; there is nothing to be seen")
+    return images
+
+
+def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarray:
+    """The classes of those images: (n,), uint8. Raises DataError."""
+    source = Path(source)
+    kind = kind_of(source)
+    if kind == "pictures":
+        return _classes(source, split)
+    if kind == "IDX files":
+        return read_idx(_idx(source, split, "labels", 1), 1)
+    labels = _array(source, split, LABELS)
+    right = labels.dtype.kind in "iu" and labels.size and labels.shape[:1] == (labels.size,)
+    if not right or not 0 <= labels.min() <= labels.max() < 256:
+        raise DataError(f"{source}: expected labels (n,) from 0 to 255, got {labels.dtype} {labels.shape}")
+    return labels.reshape(-1).astype("uint8")
+
+
+def kind_of(source: Path) -> str:
+    """What a source has: "arrays", "IDX files" or "pictures". Raises DataError for none of them."""
+    if source.suffix in ARRAYS and source.is_file():
+        return "arrays"
+    taken = "a folder of IDX files (train-images-idx3-ubyte) or of pictures (.png, .jpg, ...), or an .npy or .npz file"
+    if not source.is_dir():
+        found = "is a file of another kind" if source.is_file() else "there is no such file or folder"
+        found = "is one IDX file; its folder is what to give" if "-ubyte" in source.name else found
+        raise DataError(f"{source}: {found}; expected {taken}")
+    if any(source.glob("*-ubyte*")):
+        return "IDX files"
+    if any(_files(source)):
+        return "pictures"
+    names = sorted(path.name for path in source.iterdir())
+    held = f"holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "is empty"
+    raise DataError(f"{source}: {held}; expected {taken}")
+
+
+def beside(source: Path, name: str) -> Path:
+    """Where a file that belongs to a source lies: in its folder, or beside its file."""
+    return source.with_name(f"{source.stem}.{name}") if source.suffix in ARRAYS else source / name
+
+
+# --- IDX files ----------------------------------------------------------------------------------
+
+
+def _idx(folder: Path, split: str, what: str, ndim: int) -> Path:
+    stem = f"{STEMS[split]}-{what}"
+    names = [f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file() or (folder / name).is_fifo():  # Kaggle's has a folder of the one name as well
+            return folder / name
+    raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
+
+
 def read_idx(path: Path, ndim: int) -> numpy.ndarray:
     """The unsigned bytes of an IDX file, gzipped or not, as an array of ``ndim`` axes.
 
@@ -52,7 +155,7 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0":
                 raise DataError(f"{path}: not an IDX file: expected it to begin with two zero bytes")
-            if magic[2] != UNSIGNED_BYTE:
+            if magic[2] != 0x08:
                 raise DataError(f"{path}: holds type 0x{magic[2]:02x}; expected 0x08, unsigned bytes")
             if magic[3] != ndim:
                 raise DataError(f"{path}: has {magic[3]} dimensions; expected {ndim}")
@@ -71,26 +174,136 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
     return numpy.frombuffer(body, numpy.uint8).reshape(shape)
 
 
-def load_images(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
-    """The images of ``split`` ("train" or "t10k") in a folder of IDX files: (n, height, width), uint8.
-
-    The file is ``{split}-images-idx3-ubyte``, or with a dot before idx3, either of them gzipped or not. Raises
-    DataError where there is none, or where it is damaged.
-    """
-    return _load(folder, f"{split}-images", ndim=3)
+# --- Arrays -------------------------------------------------------------------------------------
 
 
-def load_labels(folder: Path = MNIST, split: str = "train") -> numpy.ndarray:
-    """The classes of those images: (n,), uint8, from ``{split}-labels-idx1-ubyte`` and its variants; errors alike."""
-    return _load(folder, f"{split}-labels", ndim=1)
+def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
+    """The array of a split by its name; of images to train on, a single one of any name but a test set's."""
+    with reading(source, "a file of arrays"), open(source, "rb") as file:
+        if (begins := file.read(4)) not in (b"\x93NUM", b"PK\x03\x04"):
+            raise DataError(f"{source}: not a file of arrays: it begins with {begins}")
+        file.seek(0)
+        held = numpy.load(file, allow_pickle=False)
+        if isinstance(held, numpy.ndarray):
+            held = {"train_images": held}
+        known = [name for kind in kinds for name in (f"{split}_{kind}", f"{kind}_{split}")]
+        known += kinds if split == "train" else ()
+        found = sorted((n for n in held if n.lower() in known), key=lambda n: known.index(n.lower()))
+        if not found and split == "train" and kinds is IMAGES and len(held) == 1 and "test" not in min(held).lower():
+            found = list(held)
+        if not found:
+            raise DataError(f"{source}: expected an array {split}_{kinds[0]} in it, got {', '.join(held) or 'none'}")
+        array = held[found[0]]
+        if not isinstance(array, numpy.ndarray):
+            raise ValueError(f"its member {found[0]} is no array")
+        return array
 
 
-def _load(folder: Path, stem: str, ndim: int) -> numpy.ndarray:
-    names = [f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
-    for name in names:
-        if (folder / name).is_file() or (folder / name).is_fifo():  # Kaggle's has a folder of the one name as well
-            return read_idx(folder / name, ndim)
-    raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
+def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
+    rows = x.ndim == 2 or (x.ndim == 3 and 1 in x.shape[1:])
+    side = math.isqrt(math.prod(x.shape[1:]))
+    if rows and side**2 == math.prod(x.shape[1:]):
+        x = x.reshape(-1, side, side)
+    colours = x.ndim == 4 and x.shape[3] == 3
+    if not (x.ndim == 3 or colours) or 0 in x.shape or len(x) < max(x.shape[1:]):
+        raise DataError(
+            f"{source}: expected images (n, height, width), and more of them than pixels each way, got {x.shape}"
+        )
+    if x.dtype == bool or (x.dtype.kind == "f" and 0 <= x.min() <= x.max() <= 1):
+        x = x * 255
+    elif x.dtype != numpy.uint8:
+        found = f" from {x.min()} to {x.max()}" if x.dtype.kind in "iuf" else ""
+        raise DataError(f"{source}: expected uint8, or floats from 0 to 1, got {x.dtype}{found}")
+    x = x @ GRAY if colours else x
+    return numpy.ascontiguousarray(x.round().astype("uint8"))
+
+
+# --- Pictures -----------------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All pictures in a folder and those below it, links to folders too, but for hidden ones, as of an editor."""
+    seen = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
+        if (real := os.path.realpath(at)) not in seen:  # a link may lead back to where it is
+            seen.add(real)
+            yield from (Path(at, name) for name in files if name[0] != "." and name.lower().endswith(PICTURES))
+        else:
+            folders.clear()
+
+
+def _root(source: Path, split: str) -> Path:
+    """The folder of a split: the one that is called so; or all, where there are no such folders."""
+    found = {name: [p for p in source.iterdir() if p.is_dir() and p.name.lower() in FOLDERS[name]] for name in FOLDERS}
+    if not found["train"] or not found["test"]:
+        if split != "train" or found["test"]:
+            raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
+        return found["train"][0] if found["train"] else source
+    return min(found[split], key=lambda path: FOLDERS[split].index(path.name.lower()))
+
+
+def _paths(source: Path, split: str) -> list[Path]:
+    return sorted(_files(_root(source, split)), key=lambda path: (path.name, path))
+
+
+def _pictures(source: Path, split: str, size: int) -> numpy.ndarray:
+    images, bad = [], []
+    paths = _paths(source, split)
+    for path in tqdm(paths, desc=f"{split} pictures", unit="", disable=None, leave=False):
+        try:
+            images.append(_picture(path, size))
+        except DataError as error:
+            bad.append(" ".join(str(error).splitlines()))
+    named = "; ".join(bad[:3]) + ("; ..." if len(bad) > 3 else "")
+    if not images:
+        raise DataError(f"{source}: none of its {len(paths)} {split} pictures can be read: {named}")
+    if bad:
+        tqdm.write(f"{len(bad)} of {len(paths)} pictures cannot be read and are left out: {named}", file=sys.stderr)
+    return numpy.stack(images)
+
+
+def _classes(source: Path, split: str) -> numpy.ndarray:
+    folders = [path.parent.relative_to(_root(source, split)) for path in _paths(source, split) if _readable(path)]
+    classes = sorted({path.parent.relative_to(_root(source, "train")) for path in _paths(source, "train")})
+    if len(classes) < 2 or len(classes) > 256:
+        raise DataError(f"{source}: expected 2 to 256 folders of pictures, one for each class, got {len(classes)}")
+    if unknown := set(folders) - set(classes):
+        raise DataError(f"{source}: has no training pictures of the class {min(unknown)}")
+    return numpy.array([classes.index(folder) for folder in folders], "uint8")
+
+
+def _picture(path: Path, size: int) -> numpy.ndarray:
+    with reading(path, "a picture"), warnings.catch_warnings(), Image.open(path) as picture:
+        warnings.simplefilter("ignore")
+        if math.prod(picture.size) > MOST:
+            raise DataError(f"{path}: has more than {MOST:,} pixels")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode[0] in "IF":  # 16 bits, or floats: Pillow would cut them off at 255
+            x, most = numpy.asarray(picture, "float64"), 1 if picture.mode == "F" else 65535
+            if not 0 <= x.min() <= x.max() <= most:
+                raise DataError(f"{path}: its pixels are from {x.min():g} to {x.max():g}, and not from 0 to {most}")
+            picture = Image.fromarray((x * 255 / most).round().astype("uint8"))
+        if "A" in picture.getbands() or "transparency" in picture.info:  # as it is seen on white
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+        gray = picture.convert("L")
+        return numpy.asarray(gray if gray.size == (size, size) else ImageOps.fit(gray, (size, size)))
+
+
+def _readable(path: Path) -> bool:
+    try:
+        _picture(path, 1)
+    except DataError:
+        return False
+    return True
+
+
+# --- On the device ------------------------------------------------------------------------------
+
+
+def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
+    """uint8 images as float32 in [0, 1]; others as they are."""
+    return x.astype("float32") / numpy.float32(255) if x.dtype == numpy.uint8 else x
 
 
 def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:

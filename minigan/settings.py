@@ -1,7 +1,7 @@
-"""What a run is made of."""
+"""What a run is made of: each setting once, with its default, what it may be, and what is said of it."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from .backend import Array, kernel
@@ -51,85 +51,55 @@ class Number(NamedTuple):
 COUNT = Number(int, 1, 10**9)  # beyond, NumPy's own sizes overflow
 POSITIVE = Number(float, 0, above=True)
 
-NUMBERS = {
-    **dict.fromkeys(("iterations", "sample_every", "evaluate_every", "batch_size", "noise_dim"), COUNT),
-    **dict.fromkeys(("critic", "generator"), COUNT),
-    "grid": Number(int, 1, 100),
-    "seed": Number(int, 0),
-    "critic_steps": Number(int, 1, 10**4),
-    "learning_rate": POSITIVE,
-    "betas": Number(float, 0, 1),
-    "average": Number(float, 0, 1),
-    "penalty_weight": Number(float, 0),
-    "clip": POSITIVE,
-}
 
-NAMES = {
-    "decay": DECAYS,
-    "game": GAMES,
-    "penalty": PENALTIES,
-    "where": WHERE,
-    "slope": SLOPES,
-    "constraint": CONSTRAINTS,
-    "hidden": ACTIVATIONS,
-    "output": OUTPUTS,
-    "critic_output": OUTPUTS,
-    "init": INITS,
-    "noise": NOISES,
-}
+def option(default: Any, help: str, allowed: Number | Choices, flag: str = "") -> Any:
+    """A setting: ``allowed`` is what it may be, or each number of it; ``flag`` the command line's, if not its name."""
+    return field(default=default, metadata={"help": help, "allowed": allowed, "flag": flag})
 
 
 @dataclass(frozen=True)
 class Settings:
     """All that a run is made of; the defaults reach digits fast.
 
-    Raises ValueError for what is not in NUMBERS or NAMES, and for names that make no sense together.
+    Raises ValueError for what is not allowed, and for names that make no sense together.
     """
 
-    # how long, and how often samples are drawn and judged: in iterations, one step of the generator each
-    iterations: int = 12_000
-    sample_every: int = 500
-    evaluate_every: int = 2_000
-    grid: int = 10  # rows and columns of a grid of samples
-    seed: int = 0  # of everything random
+    iterations: int = option(12_000, "generator steps to train for", COUNT)
+    sample_every: int = option(500, "iterations between two sample grids", COUNT)
+    evaluate_every: int = option(2_000, "iterations between two evaluations of the samples", COUNT)
+    grid: int = option(10, "rows and columns of a sample grid", Number(int, 1, 100))
+    seed: int = option(0, "of everything random", Number(int, 0))
 
-    # the steps: Adam's, for both networks
-    batch_size: int = 64
-    critic_steps: int = 2  # for each one of the generator
-    learning_rate: float = 2e-3
-    decay: str = "constant"  # of the learning rate over the run: DECAYS
-    betas: tuple[float, float] = (0.0, 0.9)
-    average: float = 0.9995  # how much of their running average the generator's weights keep in an iteration; 0: none
+    batch_size: int = option(64, "samples in a batch", COUNT)
+    critic_steps: int = option(2, "critic steps for each generator step", Number(int, 1, 10**4))
+    learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
+    decay: str = option("constant", "of the learning rate over the run", DECAYS)
+    betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
+    average: float = option(0.9995, "generator's weights kept in their running average; 0: none", Number(float, 0, 1))
 
-    # the game, and what holds the critic
-    game: str = "wgan"  # GAMES
-    penalty: str = "two-sided"  # on the critic's slopes: FORMS, or "none"
-    where: str = "between"  # the points at which the penalty looks: WHERE
-    slope: str = "gradient"  # how the slopes are measured: SLOPES
-    penalty_weight: float = 10.0  # lambda
-    constraint: str = "none"  # besides the penalty: CONSTRAINTS
-    clip: float = 0.01  # what the constraint "clip" keeps every weight of the critic within
+    game: str = option("wgan", "the two losses", GAMES)
+    penalty: str = option("two-sided", "on the critic's slopes", PENALTIES)
+    where: str = option("between", "where the penalty looks", WHERE)
+    slope: str = option("gradient", "how the slopes are measured", SLOPES)
+    penalty_weight: float = option(10.0, "the penalty's weight", Number(float, 0), "--lambda")
+    constraint: str = option("none", "besides the penalty", CONSTRAINTS)
+    clip: float = option(0.01, "what the constraint clip keeps the critic's weights within", POSITIVE)
 
-    # the networks: widths of the hidden layers, from the input to the output
-    critic: tuple[int, ...] = (256, 128)
-    generator: tuple[int, ...] = (128, 256)
-    hidden: str = "relu"  # between the layers of both: ACTIVATIONS
-    output: str | None = "sigmoid"  # at the generator's end, for pixels in [0, 1]: OUTPUTS
-    critic_output: str | None = None  # at the critic's end: OUTPUTS
-    init: str = "he"  # how the weights are drawn: INITS
-    noise: str = "normal"  # what the generator makes samples of: NOISES
-    noise_dim: int = 32  # so many numbers of it for each
+    critic: tuple[int, ...] = option((256, 128), "widths of the critic's hidden layers", COUNT)
+    generator: tuple[int, ...] = option((128, 256), "widths of the generator's hidden layers", COUNT)
+    hidden: str = option("relu", "between the layers of both", ACTIVATIONS)
+    output: str | None = option("sigmoid", "at the generator's end, for pixels in [0, 1]", OUTPUTS)
+    critic_output: str | None = option(None, "at the critic's end", OUTPUTS)
+    init: str = option("he", "how the weights are drawn", INITS)
+    noise: str = option("normal", "what samples are made of", NOISES)
+    noise_dim: int = option(32, "numbers of noise that make a sample", COUNT)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in NAMES:
-                _ = NAMES[field.name][value if value is None else str(value)]
-                continue
-            several = value if isinstance(field.default, tuple) and isinstance(value, tuple) else (value,)
-            number = NUMBERS[field.name]
-            if not all(map(number.allows, several)) or (field.name == "betas" and len(several) != 2):
-                raise ValueError(f"{field.name}: expected {number}, got {value!r}")
+        for setting in fields(self):
+            value, allowed = getattr(self, setting.name), setting.metadata["allowed"]
+            values = value if isinstance(setting.default, tuple) and isinstance(value, tuple) else (value,)
+            if not all(map(allowed.allows, values)) or (setting.name == "betas" and len(values) != 2):
+                raise ValueError(f"{setting.name}: expected {allowed}, got {value!r}")
         check_slope(self.slope, self.where)
 
 

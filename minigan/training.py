@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from itertools import pairwise
 from typing import Any
 
 import numpy
@@ -123,7 +122,7 @@ class WGANGP:
         """What ``steps`` depends on besides the numbers in arrays: with another one, it does something else."""
         networks, adams = (self.critic, self.generator, self.averaged), (self.critic_adam, self.generator_adam)
         owners = [*adams, *networks, *(layer for net in networks for layer in net.layers)]
-        held = [x for x in vars(self).values() if not isinstance(x, (int, float))]  # as ``iterations``
+        held = [x for name, x in vars(self).items() if name != "iterations"]
         held += [x for owner in owners for x in (type(owner), *vars(owner).values())]
         tensors = [x for adam in adams for x in (*adam.parameters, *adam.m, *adam.v)]
         tensors += [x for x in held if isinstance(x, Tensor)]
@@ -132,6 +131,8 @@ class WGANGP:
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:
         """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""
         for name, tensor in self.state().items():
+            if arrays[name].shape != tensor.shape:
+                raise ValueError(f"restore: {name} is {arrays[name].shape}; expected {tensor.shape}")
             tensor.data[...] = backend.asarray(arrays[name])
             changed(tensor)
         self.iterations = iterations
@@ -176,69 +177,5 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | N
     return critic, generator
 
 
-def dtype_of(name: str) -> str:
-    """The dtype of an array by its name in ``WGANGP.state``."""
-    return "float64" if name.endswith((".t", ".lr")) else "float32"
-
-
-def shapes(settings: Settings, dim: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays that training changes, by their names in ``WGANGP.state``, before any is made."""
-    found: dict[str, tuple[int, ...]] = {"average.step": ()}
-    sizes = {"critic": [dim, *settings.critic, 1], "generator": [settings.noise_dim, *settings.generator, dim]}
-    for name, layers in sizes.items():
-        parameters = {}
-        for i, (n, m) in enumerate(pairwise(layers), 1):
-            parameters |= {f"weight{i}": (n, m), f"bias{i}": (m,)}
-        averaged = ["averaged"] if name == "generator" and settings.average else []
-        for kind in (name, f"{name}.m", f"{name}.v", *averaged):
-            found |= {f"{kind}.{parameter}": shape for parameter, shape in parameters.items()}
-        found |= {f"{name}.t": (), f"{name}.lr": ()}
-    if settings.constraint == "spectral":
-        for i, (n, m) in enumerate(pairwise(sizes["critic"]), 1):
-            found |= {f"critic.spectral.u{i}": (1, n), f"critic.spectral.v{i}": (1, m)}
-    return found
-
-
 class Diverged(ArithmeticError):
-    """A figure or a parameter is NaN or infinite; the message says since when, and what was last finite."""
-
-
-class History:
-    """L1 and the critic's mean slope at every iteration, averaged over the iterations between two readings.
-
-    ``add`` keeps them on the device; ``read`` fetches those since the last reading in one go. ``rows`` are what was
-    read: (iteration, L1, slope, seconds of training). ``since`` are the figures (n, 2) that the next row is made of:
-    those of the last row too, where it was read before its time.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, float, float, float]] = []
-        self.iteration = 0
-        self.since = numpy.empty((0, 2), "float32")
-        self._last = "nothing yet"
-        self._unread: list[Array] = []
-
-    def add(self, figures: Array) -> None:
-        """``figures`` (2,) are L1 and the mean slope of an iteration."""
-        self._unread.append(figures.copy())
-
-    def read(self, seconds: Callable[[], float] = float, due: bool = True) -> tuple[int, float, float, float]:
-        """The row of all since the last one that was ``due``. Raises Diverged at a figure that is NaN or infinite.
-
-        The clock, ``seconds``, is looked at once the figures are there: a GPU may still have to come to them.
-        """
-        if self._unread:
-            values = backend.to_numpy(backend.xp.stack(self._unread))
-            self._unread.clear()
-            self.since = numpy.concatenate((self.since, values))
-            for l1, slope in values:
-                self.iteration += 1
-                figures = f"L1 {l1:.4g} and slope {slope:.4g} at iteration {self.iteration}"
-                if not numpy.isfinite([l1, slope]).all():
-                    raise Diverged(f"training diverged: {figures}; last finite: {self._last}")
-                self._last = figures
-        if len(self.since) and not (self.rows and self.rows[-1][0] == self.iteration):
-            self.rows.append((self.iteration, *self.since.mean(axis=0, dtype="float64").tolist(), seconds()))
-        if due:
-            self.since = self.since[:0]
-        return self.rows[-1]
+    """A figure or a parameter is NaN or infinite; the message says which, and at which iteration."""

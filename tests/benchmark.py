@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from minigan.tools import pictures
 
 from minigan import backend
-from minigan.tools import pictures
-from minigan.tools.processor import use_threads
+from minigan.cli import use_threads
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 

@@ -6,7 +6,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from minigan.judge import classifier
+from minigan import judge
 from tests.test_data import idx
 
 hypothesis.settings.register_profile("long", max_examples=10_000)  # --hypothesis-profile=long
@@ -52,5 +52,5 @@ def judged(images):
         "t10k-labels-idx1-ubyte": rng.integers(0, 3, 30, dtype="uint8"),
     }.items():
         (images / name).write_bytes(idx(array.shape, array.tobytes()))
-    assert classifier.main(["--data", str(images)]) == 0
+    assert judge.main(["--data", str(images)]) == 0
     return images

@@ -7,7 +7,6 @@ made up by themselves too, since a changed byte of the whole file mostly fails a
 import argparse
 import gzip
 import io
-import json
 import os
 import subprocess
 import sys
@@ -18,30 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
+from minigan import judge
 from minigan.data import DataError, read_idx
-from minigan.judge import classifier
-from minigan.judge.evaluation import FIGURES
-from minigan.runs import checkpoint
-from minigan.runs.folder import Folder
+from minigan.run import EVALUATION, FILE, Run, load
 from minigan.settings import Settings
-from minigan.training import dtype_of, shapes
 from tests.test_data import idx
 
 SETTINGS = Settings(critic=(3,), generator=(2,), batch_size=4, noise_dim=2, constraint="spectral")
 
 
 def honest_checkpoint() -> bytes:
-    rng = np.random.default_rng(0)
-    arrays = {name: rng.random(shape, dtype=dtype_of(name)) for name, shape in shapes(SETTINGS, 6).items()}
-    evaluation = dict.fromkeys(("iteration", "seconds", *FIGURES, "l1_train", "l1_test"), 1)
-    snapshots = [(0, np.zeros((4, 2, 3), "uint8")), (1, np.ones((4, 2, 3), "uint8"))]
-    held = checkpoint.Checkpoint(
-        SETTINGS, 2, (2, 3), arrays, 7, rng.bit_generator.state, 1.5, [(1, 0.5, 1.0, 0.1)], np.ones((1, 2), "float32")
-    )
-    held.snapshots, held.evaluations = snapshots, [evaluation]
+    run = Run(SETTINGS, (2, 3), {"data": "x", "size": None, "crc32": 7, "threads": 1, "device": "cpu"})
+    run.rows, run.pending = [(1, 0.5, 1.0, 0.1)], [np.ones(2, "float32")]
+    run.snapshots = [(i, np.full((run.kept, 2, 3), i, "uint8")) for i in (0, 1)]
+    run.evaluations = [dict.fromkeys(EVALUATION, 1)]
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder) / "checkpoint.npz", held)
-        return (Path(folder) / "checkpoint.npz").read_bytes()
+        run.save(Path(folder))
+        return (Path(folder) / FILE).read_bytes()
 
 
 def honest_classifier() -> bytes:
@@ -85,32 +77,18 @@ def as_it_is(data: bytes) -> bytes:
 
 IDX = idx((3, 4, 5))
 CHECKPOINT, CLASSIFIER = honest_checkpoint(), honest_classifier()
-JSON = {"settings": {"iterations": 1, "data": "x", "threads": 1}}
-JSON["evaluation"] = {"samples": [dict.fromkeys(("iteration", *FIGURES, "l1_train", "l1_test"), 1)]}
-
-
-def _folder(path: Path) -> Folder:
-    return Folder(path.parent)
-
 
 # each: the file's name, honest bytes, what makes a file of them, and who reads it
 READERS: dict[str, tuple[str, bytes, Callable[[bytes], bytes], Callable[[Path], object]]] = {
     "idx": ("images", IDX, as_it_is, lambda path: read_idx(path, 3)),
     "idx-gz": ("images.gz", gzip.compress(IDX), as_it_is, lambda path: read_idx(path, 3)),
     "idx-in-gz": ("images.gz", IDX, lambda data: gzip.compress(data, 1), lambda path: read_idx(path, 3)),
-    "checkpoint": ("checkpoint.npz", CHECKPOINT, as_it_is, checkpoint.load),
-    "checkpoint-header": ("checkpoint.npz", *header(CHECKPOINT), checkpoint.load),
-    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "averaged.weight1.npy"), checkpoint.load),
-    "checkpoint-snapshots": ("checkpoint.npz", *member(CHECKPOINT, "snapshots.npy"), checkpoint.load),
-    "classifier": ("classifier.npz", CLASSIFIER, as_it_is, lambda path: classifier.load(path, 6)),
-    "classifier-array": ("classifier.npz", *member(CLASSIFIER, "arr_5.npy"), lambda path: classifier.load(path, 6)),
-    "settings": ("settings.json", json.dumps(JSON["settings"]).encode(), as_it_is, lambda path: _folder(path).data()),
-    "evaluation": (
-        "evaluation.json",
-        json.dumps(JSON["evaluation"]).encode(),
-        as_it_is,
-        lambda path: _folder(path).evaluations(),
-    ),
+    "checkpoint": ("checkpoint.npz", CHECKPOINT, as_it_is, load),
+    "checkpoint-header": ("checkpoint.npz", *header(CHECKPOINT), load),
+    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "averaged.weight1.npy"), load),
+    "checkpoint-snapshots": ("checkpoint.npz", *member(CHECKPOINT, "snapshots.npy"), load),
+    "classifier": ("classifier.npz", CLASSIFIER, as_it_is, lambda path: judge.load(path, 6)),
+    "classifier-array": ("classifier.npz", *member(CLASSIFIER, "arr_5.npy"), lambda path: judge.load(path, 6)),
 }
 
 
@@ -130,7 +108,7 @@ def check(reader: str, data: bytes, folder: Path) -> bool:
 def fuzz(reader: str, runs: int, seed: int) -> None:
     import atheris
 
-    for module in ("minigan.data", "minigan.tools.files", "minigan.runs.checkpoint", "minigan.runs.folder"):
+    for module in ("minigan.data", "minigan.judge", "minigan.run"):
         for value in vars(sys.modules[module]).values():
             if getattr(value, "__module__", None) == module and callable(value) and hasattr(value, "__code__"):
                 atheris.instrument_func(value)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import run_mnist
+from minigan.run import load
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--iterations", "6", "--sample-every", "3", "--critic", "8", "--generator", "8", "--batch-size", "4"]
@@ -28,6 +29,11 @@ def fails(capsys, *argv):
 
 def files(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def state(out):
+    """All arrays that training changes, of the run in a folder."""
+    return {name: x.data.tobytes() for name, x in load(out).gan.state().items()}
 
 
 def rows(out):

@@ -11,9 +11,9 @@ import pytest
 
 from minigan.article import __main__ as article
 from minigan.article import toys
+from minigan.article.distances import js, js_article, kl, modes_found, shares, sliced_wasserstein, steepest_pair
 from minigan.article.experiment import LINE
 from minigan.article.sections import SECTIONS
-from minigan.judge.metrics import js, js_article, kl, modes_found, shares, sliced_wasserstein, steepest_pair
 from minigan.losses import GAMES
 from minigan.penalties import WHERE
 from minigan.training import WGANGP

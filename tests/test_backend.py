@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,9 @@ from minigan.article import experiment, toys
 from minigan.article.sections import SECTIONS
 from minigan.data import sampler
 from minigan.record import leaves
-from minigan.runs import checkpoint
-from minigan.runs.checkpoint import Checkpoint
-from minigan.runs.run import Stopwatch
+from minigan.run import Run, load
 from minigan.settings import Settings
-from minigan.training import WGANGP, History
+from minigan.training import WGANGP
 from tests.cases import CASES, cases
 from tests.running import ROOT, TINY
 from tests.running import run as run_mnist
@@ -131,74 +130,71 @@ def test_the_whole_iteration_stays_on_the_device(monkeypatch):
 def test_every_section_of_the_article_stays_on_the_device(monkeypatch, tmp_path, name):
     drawn = []
     put_in_place(monkeypatch)
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, path: drawn.append(path.touch())
-    )  # to render it takes longest
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: drawn.append(1))  # to render it takes longest
     monkeypatch.setattr(experiment, "FEWEST", 5)
     SECTIONS[name](tmp_path / "picture.png", 0.001)
     assert drawn
 
 
-def test_a_checkpoint_goes_on_on_the_other_device_and_back(monkeypatch):
+ABOUT = {"data": "", "size": None, "crc32": 0, "threads": 1, "device": "gpu"}
+
+
+def begun(settings, pixels):
+    run = Run(settings, pixels.shape[1:], ABOUT)
+    run.model(pixels, replay=False)
+    return run
+
+
+def test_a_run_goes_on_on_the_other_device_and_back(monkeypatch, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 2), dtype="uint8")
-    settings = Settings(batch_size=4, critic=(5,), generator=(5,), noise_dim=3)
+    run = begun(Settings(batch_size=4, critic=(5,), generator=(5,), noise_dim=3), pixels)
+    run.iterate()
+    run.save(tmp_path)
 
-    def checkpoint(model, rng):
-        arrays = {name: backend.to_numpy(x) for name, x in model.state().items()}
-        return Checkpoint(settings, model.iterations, (3, 2), arrays, rng=rng)
+    def goes_on(i):
+        run = load(tmp_path)
+        before = {name: backend.to_numpy(x).copy() for name, x in run.gan.state().items()}
+        run.model(pixels, replay=False)
+        run.iterate()
+        assert run.iteration == i and np.isfinite(run.rows[-1]).all()
+        assert any((backend.to_numpy(x) != before[name]).any() for name, x in run.gan.state().items())
+        run.save(tmp_path)
 
-    def went_on(held, model):
-        before = {name: a.copy() for name, a in held.arrays.items()}
-        assert all((backend.to_numpy(model.state()[name]) == a).all() for name, a in before.items())
-        figures = backend.to_numpy(model.iteration())
-        assert np.isfinite(figures).all() and model.iterations == held.iteration + 1
-        assert any((backend.to_numpy(model.state()[name]) != a).any() for name, a in before.items())
-
-    model = WGANGP(settings, sampler(pixels), 6, replay=False)
-    model.iteration()
-    held = checkpoint(model, backend.rng_state(model.rng))
     with monkeypatch.context() as patch:
         put_in_place(patch)
-        model = held.model(pixels, replay=False)
-        went_on(held, model)
-        held = checkpoint(model, np.arange(8, dtype="int8"))
-    went_on(held, held.model(pixels))
+        goes_on(2)
+    goes_on(3)
 
 
 def test_a_run_goes_on_with_the_draws_of_its_device(monkeypatch, tmp_path):
     """CuPy takes no NumPy array among its own; and another model of GPU has a state of another size."""
     put_in_place(monkeypatch)
     pixels = IMAGES[:, :6].reshape(-1, 3, 2)
-    model = WGANGP(SMALL, sampler(pixels), 6, replay=False)
-    model.iteration()
-    arrays = {name: backend.to_numpy(x) for name, x in model.state().items()}
-    held = Checkpoint(
-        SMALL,
-        1,
-        (3, 2),
-        arrays,
-        rng=backend.rng_state(model.rng),
-        snapshots=[(0, pixels[:1])],
-        rows=[(1, 1.0, 1.0, 1.0)],
-    )
-    checkpoint.save(tmp_path / "saved.npz", held)
-    held = checkpoint.load(tmp_path / "saved.npz")
-    expected = backend.to_numpy(model.iteration()).tolist()
-    assert backend.to_numpy(held.model(pixels).iteration()).tolist() == expected
+    run = begun(SMALL, pixels)
+    run.iterate()
+    run.save(tmp_path)
+    expected = run.iterate()[:3]
+
+    def next_row():
+        run = load(tmp_path)
+        run.model(pixels)
+        return run.iterate()[:3]
+
+    assert next_row() == expected
     backend.xp.multiprocessors = 2
-    assert backend.to_numpy(held.model(pixels).iteration()).tolist() != expected
+    assert next_row() != expected
 
 
 def test_a_whole_run(monkeypatch, judged, capsys):
     """Through all that the command line does; and what is compiled at the first iteration costs no training time."""
     put_in_place(monkeypatch)
     monkeypatch.setattr(backend, "use", lambda device: None)
-    happened, iteration, watch = [], WGANGP.iteration, Stopwatch.__init__
+    happened, iteration, iterate = [], WGANGP.iteration, Run.iterate
     monkeypatch.setattr(WGANGP, "iteration", lambda model: happened.append("iteration") or iteration(model))
-    monkeypatch.setattr(Stopwatch, "__init__", lambda *given: happened.append("watch") or watch(*given))
+    monkeypatch.setattr(Run, "iterate", lambda run: happened.append("timed") or iterate(run))
     given = ["--device", "gpu", "--out", "out"]
     assert run_mnist(*TINY, *given, "--evaluate-every", 6, "--data", judged) == 0
-    assert happened == ["iteration", "watch", *["iteration"] * 6]
+    assert happened == ["iteration", *["timed", "iteration"] * 6]
     assert run_mnist("--resume", "--graph", "--iterations", 9, *given) == 0
     for flags in (["--generate", 3], ["--evaluate"], ["--report"]):
         assert run_mnist(*flags, *given) == 0
@@ -207,10 +203,10 @@ def test_a_whole_run(monkeypatch, judged, capsys):
 
 def test_the_clock_is_read_once_the_figures_are_there(monkeypatch):
     """Until then the device may still be at work on them."""
-    history, waited = History(), []
-    history.add(np.array([1, 2], "float32"))
-    monkeypatch.setattr(backend, "to_numpy", lambda x: waited.append(1) or x)
-    assert history.read(lambda: len(waited)) == (1, 1, 2, 1)
+    run, waited, to_numpy = begun(SMALL, IMAGES[:, :6].reshape(-1, 3, 2)), [], backend.to_numpy
+    monkeypatch.setattr(backend, "to_numpy", lambda x: waited.append(1) or to_numpy(x))
+    monkeypatch.setattr(time, "perf_counter", lambda: len(waited))
+    assert run.iterate()[3] == run.seconds == 1
 
 
 def test_the_stand_in_gives_numpys_numbers(monkeypatch):
@@ -294,10 +290,8 @@ def test_a_graph_that_computes_something_else_is_not_used(standin):
     """What the host decides is not captured."""
     models = gan(replay="graph"), gan()
     for m in models:
-        m.count = 0
 
         def steps(m=m, steps=m.steps):
-            m.count += 1
             m.generator.parameters()[1].data += m.iterations
             return steps()
 
@@ -401,9 +395,7 @@ def test_cupy_has_all_that_an_iteration_calls(monkeypatch, cupy):
         gan(Settings(**{**vars(SMALL), **others})).iteration()
     for target in (toys.normal, toys.bimodal, toys.eight_gaussians, toys.tilted(1), toys.swiss_roll):
         assert isinstance(target(5, backend.default_rng(0)), DeviceArray)
-    history = History()
-    history.add(model.iteration())
-    assert history.read()[0] == 1
+    assert begun(SMALL, IMAGES[:, :6].reshape(-1, 3, 2)).iterate()[0] == 1
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from minigan import judge
 from minigan.data import MNIST, DataError, load_images, load_labels
-from minigan.judge import classifier
 from tests.test_data import idx
 
 
@@ -21,29 +21,29 @@ def folder(tmp_path):
 
 
 def run(*argv):
-    return classifier.main([str(a) for a in argv])
+    return judge.main([str(a) for a in argv])
 
 
 def test_the_one_beside_the_data_is_right_on_98_percent():
-    judge = classifier.load(MNIST / classifier.FILE, 784)
-    assert classifier.accuracy(judge, load_images(split="t10k"), load_labels(split="t10k")) >= 0.98
-    assert (MNIST / classifier.FILE).stat().st_size < 500_000
+    classifier = judge.load(MNIST / judge.FILE, 784)
+    assert judge.accuracy(classifier, load_images(split="test"), load_labels(split="test")) >= 0.98
+    assert (MNIST / judge.FILE).stat().st_size < 500_000
 
 
 def test_two_thousand_digits_teach_it_something():
     images, labels = load_images()[:4000], load_labels()[:4000]
-    judge = classifier.train(images[:2000], labels[:2000], epochs=5)
-    assert classifier.accuracy(judge, images[2000:], labels[2000:]) > 0.85
+    classifier = judge.train(images[:2000], labels[:2000], epochs=5)
+    assert judge.accuracy(classifier, images[2000:], labels[2000:]) > 0.85
 
 
 def test_a_look():
-    judge = classifier.load(MNIST / classifier.FILE, 784)
-    images = load_images(split="t10k")[:50]
-    seen = classifier.look(judge, images, block=7)
+    classifier = judge.load(MNIST / judge.FILE, 784)
+    images = load_images(split="test")[:50]
+    seen = judge.look(classifier, images, block=7)
     assert seen.features.shape == (50, 64) and seen.probabilities.shape == (50, 10)
     assert seen.features.dtype == seen.probabilities.dtype == "float32" and seen.features.min() == 0
     np.testing.assert_allclose(seen.probabilities.sum(axis=1), 1, rtol=1e-5)
-    logits = judge(images.reshape(50, -1).astype("float32") / np.float32(255)).data
+    logits = classifier(images.reshape(50, -1).astype("float32") / np.float32(255)).data
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(seen.probabilities, softmax, rtol=1e-4, atol=1e-7)
 
@@ -51,9 +51,9 @@ def test_a_look():
 def test_the_command_makes_one_beside_any_data(folder, capsys):
     assert run("--data", folder) == 0
     assert "100.00% right on test images" in capsys.readouterr().out
-    first = (folder / classifier.FILE).read_bytes()
+    first = (folder / judge.FILE).read_bytes()
     run("--data", folder)
-    assert (folder / classifier.FILE).read_bytes() == first
+    assert (folder / judge.FILE).read_bytes() == first
 
 
 @pytest.mark.parametrize("missing", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
@@ -73,16 +73,16 @@ def test_labels_of_other_images(folder, capsys):
 
 
 def test_bad_files(tmp_path):
-    path = tmp_path / classifier.FILE
-    with pytest.raises(DataError, match=r"there is no classifier.*python -m minigan.judge.classifier --data"):
-        classifier.load(path, 784)
+    path = tmp_path / judge.FILE
+    with pytest.raises(DataError, match=r"there is no classifier.*python -m minigan.judge --data"):
+        judge.load(path, 784)
     path.write_bytes(b"not one")
     with pytest.raises(DataError, match="not a classifier, or a damaged one"):
-        classifier.load(path, 784)
-    good = (MNIST / classifier.FILE).read_bytes()
+        judge.load(path, 784)
+    good = (MNIST / judge.FILE).read_bytes()
     path.write_bytes(good[: len(good) // 2])
     with pytest.raises(DataError, match="not a classifier, or a damaged one"):
-        classifier.load(path, 784)
+        judge.load(path, 784)
     path.write_bytes(good)
     with pytest.raises(DataError, match="looks at images of 784 pixels; the ones beside it have 30"):
-        classifier.load(path, 30)
+        judge.load(path, 30)

@@ -30,7 +30,7 @@ def test_the_bundled_files_are_the_published_ones(name):
 
 
 def test_mnist_loads_as_bytes():
-    train, test = load_images(), load_images(split="t10k")
+    train, test = load_images(), load_images(split="test")
     assert (train.shape, test.shape, train.dtype) == ((60000, 28, 28), (10000, 28, 28), np.uint8)
     labels = read_idx(MNIST / "train-labels-idx1-ubyte.gz", ndim=1)
     assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -100,9 +100,32 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=f"^{folder}: expected a folder with a file train-images-idx3-ubyte or"):
-            load_images(folder)
+    taken = r"expected a folder of IDX files \(train-images-idx3-ubyte\) or of pictures"
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nothing")
+    for name, found in {
+        "nowhere": "there is no such file or folder",
+        "link": "there is no such file or folder",
+        "a.csv": "is a file of another kind",
+        "train-images-idx3-ubyte": "is one IDX file; its folder is what to give",
+        "empty": "is empty",
+    }.items():
+        with pytest.raises(DataError, match=f"^{tmp_path / name}: {found}; {taken}"):
+            load_images(tmp_path / name)
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    with pytest.raises(DataError, match=f"^{tmp_path}: holds a.csv, empty, link; {taken}"):
+        load_images(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx())
+    with pytest.raises(DataError, match=f"^{tmp_path}: expected a folder with a file train-images-idx3-ubyte or"):
+        load_images(tmp_path)
+
+
+def test_images_without_anything_in_them(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(data=bytes(60)))
+    with pytest.raises(DataError, match="all pixels of its train images are 0; there is nothing to be seen"):
+        load_images(tmp_path)
 
 
 def test_a_folder_of_the_same_name_beside_the_file(tmp_path):

@@ -1,24 +1,27 @@
 """The generator in the page computes what minigan's does, and answers to mouse, keyboard and touch."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from minigan.runs import playing, report
+from minigan import report
+from minigan.run import Run
 from minigan.settings import Settings
-from minigan.training import generate, networks
+from minigan.training import generate
 from tests.browser import evaluated, needs_a_browser
 from tests.running import TINY, run
 
 
 def page(folder, settings, shape=(6, 5)):
     """A page with a new generator in it, and that generator with its weights in half precision, as in the page."""
-    _, generator = networks(settings, shape[0] * shape[1], 0)
-    for p in generator.parameters():
+    run = Run(replace(settings, critic=(2,)), shape, {})
+    for p in run.gan.averaged.parameters():
         p.data = (p.data + np.float32(0.01)).astype("float16").astype("float32")
-    report.write(folder / "page.html", "", [playing.section(generator, settings, shape, 7)])
-    return folder / "page.html", generator
+    run.snapshot(folder)
+    report.report(run, folder, None)
+    return folder / "report.html", run.gan.averaged
 
 
 @needs_a_browser
@@ -53,26 +56,20 @@ def test_it_answers(noise, tmp_path):
         get("many").children[5].click(); states.push(seen());
         get("others").click(); states.push(seen());
         const [a, b] = [draw(), draw()], ends = [walk(a, b, 0), walk(a, b, 1)];
-        const before = get("newer").hidden;
-        newest(7); const same = get("newer").hidden;
-        newest(8);
         result = {states, shown: !get("play").hidden, cells: get("many").children.length, spot,
-          ends: Math.max(...[...a, ...b].map((v, i) => Math.abs(v - [...ends[0], ...ends[1]][i]))),
-          newer: [before, same, get("newer").hidden, get("newer").textContent]}
+          ends: Math.max(...[...a, ...b].map((v, i) => Math.abs(v - [...ends[0], ...ends[1]][i])))}
         """,
     )
     digits, ways = zip(*result["states"])
     assert len(set(digits)) == len(digits) and len(set(ways)) == 3  # the way changes with what is chosen
     assert result["shown"] and result["cells"] == 24 and result["ends"] < 1e-6
-    assert result["newer"][:3] == [True, True, False] and "iteration 8." in result["newer"][3]
 
 
 def test_a_run_leaves_the_page_with_every_evaluation(tmp_path, images, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "run_mnist.report",
-        lambda folder, checkpoint, judge: made.append(checkpoint.iteration) or report.report(folder, checkpoint, judge),
+        "run_mnist.report", lambda run, *given: made.append(run.iteration) or report.report(run, *given)
     )
     run(*TINY, "--data", images, "--out", tmp_path, "--evaluate-every", 2)
-    assert made == [2, 4, 6] and (tmp_path / "newest.js").read_text() == "newest(6);\n"
+    assert made == [2, 4, 6]
     assert '<section id="play" hidden>' in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from minigan import backend, training
+from minigan import backend, judge, training
 from minigan.data import load_images, sampler
-from minigan.judge import metrics
 from minigan.losses import GAMES
 from minigan.nn import CONSTRAINTS
 from minigan.penalties import FORMS, SLOPES, WHERE, slopes
+from minigan.run import Run
 from minigan.settings import NOISES, PRESETS, Settings
-from minigan.training import WGANGP, Diverged, History
+from minigan.training import WGANGP, Diverged
 
 SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
 
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_refused(mnist):
         ("decay", "slow", "linear"),
         ("penalty", "cubic", "two-sided"),
     ]:
-        with pytest.raises(ValueError, match=f"'{value}': expected one of .*{message}"):
+        with pytest.raises(ValueError, match=f"{name}: expected one of .*{message}.*, got '{value}'"):
             gan(Settings(**{**vars(SMALL), name: value}), mnist[:10])
 
 
@@ -158,25 +158,33 @@ def test_clipping_clips(mnist):
     assert any(np.abs(p.data).max() > SMALL.clip for p in model.generator.parameters())
 
 
-def test_history_averages_between_readings():
-    history = History()
-    for figures in [(1.0, 2.0), (3.0, 4.0)]:
-        history.add(np.array(figures, "float32"))
-    assert history.read(lambda: 1.5) == (2, 2.0, 3.0, 1.5)
-    assert history.read(lambda: 1.6) == (2, 2.0, 3.0, 1.5)
-    history.add(np.array([7, 8]))
-    assert history.read(lambda: 2.5) == (3, 7.0, 8.0, 2.5)
-    assert history.rows == [(2, 2.0, 3.0, 1.5), (3, 7.0, 8.0, 2.5)]
+def run_of(figures, iterations=0):
+    """A run whose iterations come to these figures, after so many."""
+    run, coming = Run(SMALL, (2, 2), {}), iter(figures)
+    run.gan.iterations = iterations
+
+    def iteration():
+        run.gan.iterations += 1
+        return np.array(next(coming), "float32")
+
+    run.gan.iteration = iteration
+    return run
+
+
+def test_a_row_is_the_mean_since_the_one_before():
+    run = run_of([(1.0, 2.0)] + [(3.0, 4.0)] * 9 + [(7.0, 8.0)] * 10, 1000)
+    rows = [run.iterate() for _ in range(20)]
+    assert [row and row[:3] for row in rows] == [*[None] * 9, (1010, 2.8, 3.8), *[None] * 9, (1020, 7.0, 8.0)]
+    assert run.rows == [rows[9], rows[19]] and 0 <= rows[9][3] <= rows[19][3] <= run.seconds
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_history_finds_the_first_figure_that_is_not_finite(bad):
-    history = History()
-    for l1 in (1.0, 2.5, bad, bad):
-        history.add(np.array([l1, 1.0]))
-    with pytest.raises(Diverged, match=r"at iteration 3; last finite: L1 2.5 and slope 1 at iteration 2"):
-        history.read()
-    assert history.rows == []
+def test_the_first_figure_that_is_not_finite_is_found(bad):
+    run = run_of([(1.0, 1.0)] * 6 + [(bad, 1.0)] * 4, 1000)
+    with pytest.raises(Diverged, match=r"training diverged: L1 (nan|inf|-inf) and slope 1 at iteration 1007"):
+        for _ in range(10):
+            run.iterate()
+    assert run.rows == [] and run.iteration == 1010
 
 
 def test_the_generators_running_average(mnist):
@@ -233,21 +241,17 @@ def test_a_short_real_training(mnist):
     the digits and none of their strokes.
     """
     model = WGANGP(Settings(), sampler(mnist), 784, replay=True)
-    history = History()
-    for i in range(1, 501):
-        history.add(model.iteration())
-        if i == 1 or i % 50 == 0:
-            history.read()
-    l1, slope = np.array(history.rows)[:, 1:3].T
-    assert l1[-1] < 0.7 * l1[1] and (l1[1:] > 0).all()
-    assert abs(slope[-1] - 1) < 0.1 < abs(slope[0] - 1)
+    figures = np.array([model.iteration().copy() for _ in range(500)])
+    l1, slope = figures.reshape(10, 50, 2).mean(axis=1).T
+    assert l1[-1] < 0.7 * l1[0] and (l1 > 0).all()
+    assert abs(slope[-1] - 1) < 0.1 < abs(figures[0, 1] - 1)
 
     rng = np.random.default_rng(0)
-    real, other = sampler(mnist)(2000, rng), sampler(load_images(split="t10k"))(2000, rng)
+    real, other = sampler(mnist)(2000, rng), sampler(load_images(split="test"))(2000, rng)
     shuffled = rng.permuted(sampler(mnist)(2000, rng), axis=0)
     samples = backend.to_numpy(model.generate(2000))
     sets = {"samples": samples, "shuffled": shuffled, "noise": rng.random((2000, 784)), "real": real}
-    distance = {name: metrics.frechet(x, other) for name, x in sets.items()}
+    distance = {name: judge.frechet(x, other) for name, x in sets.items()}
     assert distance["samples"] < distance["shuffled"] / 2 < distance["noise"] / 4, distance
 
 
@@ -258,14 +262,14 @@ def test_extreme_weights_and_smallest_sizes_train_or_diverge(scale, pixels, cons
     """One image, a batch of one, with weights so small or large that their squares are 0 or infinite."""
     for slope in SLOPES:
         settings = Settings(batch_size=1, critic=(4,), generator=(4,), noise_dim=1, constraint=constraint, slope=slope)
-        model, history = WGANGP(settings, sampler(np.full((1, pixels, 1), 200, "uint8")), pixels, True), History()
+        run = Run(settings, (pixels, 1), {})
+        model = run.model(np.full((1, pixels, 1), 200, "uint8"))
         for p in model.critic.parameters() + model.generator.parameters():
             p.data *= np.float32(scale)
         with np.errstate(all="ignore"):
             try:
                 for _ in range(6):
-                    history.add(model.iteration())
-                history.read()
+                    run.iterate()
                 model.check_finite()
             except Diverged:
                 assert scale != 1

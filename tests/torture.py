@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from minigan.runs import checkpoint
+from minigan.run import load
 from tests.running import ROOT
 from tests.test_data import idx
 
@@ -42,8 +42,8 @@ def start(*argv: object) -> subprocess.Popen:
 
 
 def state(out: Path) -> tuple[int, dict[str, bytes]]:
-    saved = checkpoint.load(out / "checkpoint.npz")
-    return saved.iteration, {name: array.tobytes() for name, array in saved.arrays.items()}
+    saved = load(out)
+    return saved.iteration, {name: x.data.tobytes() for name, x in saved.gan.state().items()}
 
 
 def kills(folder: Path, data: Path, times: int, seed: int) -> None:
@@ -72,13 +72,13 @@ def kills(folder: Path, data: Path, times: int, seed: int) -> None:
 
 def failing_saves(path: Path, step: int) -> None:
     """A save that may write 0, ``step``, 2 ``step``... bytes leaves the old checkpoint as it was, and no part of it."""
-    saved = checkpoint.load(path)
-    checkpoint.save(path, saved)
+    saved = load(path)
+    saved.save(path.parent)
     good, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     for room in tqdm(range(0, len(good), step), desc="saves", disable=None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
         try:
-            checkpoint.save(path, saved)
+            saved.save(path.parent)
         except OSError as error:
             assert error.errno == errno.EFBIG
         else:
@@ -86,7 +86,7 @@ def failing_saves(path: Path, step: int) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert path.read_bytes() == good and not [*path.parent.glob(".*.part*")]
-    checkpoint.save(path, saved)
+    saved.save(path.parent)
     assert path.read_bytes() == good
     print(f"saves that fail after 0, {step}, {2 * step}... of {len(good)} bytes: each left the old checkpoint whole")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
+from ..cli import Parser, number, one_line_errors, path, unbroken_output
+from ..files import write_json
 from ..settings import Number
-from ..tools.cli import Parser, number, one_line_errors, path, unbroken_output
-from ..tools.files import write_json
 from .sections import SECTIONS
 
 

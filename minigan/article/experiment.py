@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from .. import backend
 from ..autodiff import grad
+from ..cli import threads_for, use_threads
 from ..settings import Settings
 from ..tensor import no_grad
-from ..tools.processor import threads_for, use_threads
 from ..training import WGANGP
 from .toys import Target
 

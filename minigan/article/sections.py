@@ -13,15 +13,16 @@ from typing import Any
 import numpy
 
 from .. import backend
-from ..judge.metrics import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
 from ..losses import GAMES
 from ..nn import MLP
 from ..penalties import WHERE, gradient_norm
+from ..pictures import lines
 from ..tensor import no_grad
-from ..tools import pictures
 from ..training import generate
 from . import toys
+from .distances import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
 from .experiment import LINE, PLANE, Trained, critic_alone, end, generator_gradient, scaled, train
+from .panels import bars, histograms, save, scatter
 from .toys import EIGHT, TWENTY_FIVE, real
 
 Report = tuple[str, dict[str, Any]]
@@ -40,12 +41,12 @@ def interview(path: Path, scale: float) -> Report:
         if learned[0] > learned[-1]:  # 1 - U is uniform too: the map may as well fall
             learned = learned[::-1]
         label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"
-        panels.append(pictures.lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
-        panels.append(pictures.histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
+        panels.append(lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
+        panels.append(histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
         figures[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
         figures[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
         figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
-    pictures.save_panels(path, panels, columns=2)
+    save(path, panels, columns=2)
     off = [figures[f"error of the map, {name}"] for name in exact]
     return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", figures
 
@@ -67,7 +68,7 @@ def divergences(path: Path, scale: float) -> Report:
         estimates["article"].append(js_article(*counted))
         estimates["usual"].append(js(*counted))
     panels = [
-        pictures.lines(
+        lines(
             f"JS, {name} form: {value:.4f} by quadrature",
             {"by counting": (sizes, numpy.array(estimates[name]))},
             "samples",
@@ -77,7 +78,7 @@ def divergences(path: Path, scale: float) -> Report:
         )
         for name, value in by_quadrature.items()
     ]
-    pictures.save_panels(path, panels, columns=2)
+    save(path, panels, columns=2)
     figures: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
     figures |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
     figures["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
@@ -101,7 +102,7 @@ def order(path: Path, scale: float) -> Report:
             values["mean of D(y_i)"].append(d(shuffled).mean().item())
             values["one D(y_1, ..., y_M)"].append(ordered(shuffled.reshape(1, 64)).item())
     curves = {name: (numpy.arange(200), numpy.array(v)) for name, v in values.items()}
-    pictures.save_panels(path, [pictures.lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
+    save(path, [lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
     one, whole = (float(numpy.ptp(v)) for v in values.values())
     figures = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
     return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", figures
@@ -111,12 +112,10 @@ def fight(path: Path, scale: float) -> Report:
     """4. The fight: L1 falls while the generated histogram meets the target."""
     run = train(scaled(LINE, scale), toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)))
     target = real(toys.bimodal)
-    panels = [pictures.lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
+    panels = [lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
     for i, samples in run.seen:
-        panels.append(
-            pictures.histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4)
-        )
-    pictures.save_panels(path, panels, columns=5)
+        panels.append(histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4))
+    save(path, panels, columns=5)
     high, low = float(run.l1.max()), end(run.l1)
     distances = {f"distance at {i}": sliced_wasserstein(samples, target) for i, samples in run.seen}
     return f"L1 falls from {high:.2g} to {low:.2g} as the histograms meet", {
@@ -143,12 +142,12 @@ def unconstrained(path: Path, scale: float) -> Report:
     samples = {name: run.samples()[:, 0] for name, run in runs.items()}
     symlog, log = ("linear", "symlog"), ("linear", "log")
     panels = [
-        pictures.lines("L1, the generator standing still", alone, "critic step", scale=symlog),
-        pictures.lines("L1 in the fight", fight, "iteration", scale=symlog),
-        pictures.lines("norm of the generator's gradient", gradient, "iteration", scale=log),
-        pictures.histograms("at the end", {"target": real(far)[:, 0], **samples}, -2, 10),
+        lines("L1, the generator standing still", alone, "critic step", scale=symlog),
+        lines("L1 in the fight", fight, "iteration", scale=symlog),
+        lines("norm of the generator's gradient", gradient, "iteration", scale=log),
+        histograms("at the end", {"target": real(far)[:, 0], **samples}, -2, 10),
     ]
-    pictures.save_panels(path, panels, columns=4)
+    save(path, panels, columns=4)
     figures = {f"last L1, critic alone, {name}": float(l1[-1]) for name, (_, l1) in alone.items()}
     figures |= {f"largest L1 in the fight, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
     figures |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
@@ -210,11 +209,11 @@ def compare(path: Path, runs: dict[str, Trained]) -> Report:
             "share near a mode": modes_found(samples, EIGHT, NEAR)[1],
             "ms an iteration": 1000 * run.seconds / len(run.l1),
         }
-        panels.append(pictures.plane(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
+        panels.append(scatter(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
     columns = list(next(iter(measured.values())))
     for column in columns:
-        panels.append(pictures.bars(column, {name: row[column] for name, row in measured.items()}))
-    pictures.save_panels(path, panels, columns=3)
+        panels.append(bars(column, {name: row[column] for name, row in measured.items()}))
+    save(path, panels, columns=3)
     best = min(measured, key=lambda name: measured[name]["distance to the target"])
     return f"nearest to the target: {best}", measured
 
@@ -231,13 +230,13 @@ def plane(path: Path, scale: float) -> Report:
     ):
         run = train(settings, draw, f"plane, {name}")
         samples, target = run.samples(), real(draw)
-        panels.append(pictures.plane(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
+        panels.append(scatter(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
         figures[f"distance, {name}"] = sliced_wasserstein(samples, target)
         figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
         if centres is not None:
             found, near = modes_found(samples, centres, NEAR)
             figures |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
-    pictures.save_panels(path, panels, columns=3, size=(5, 5))
+    save(path, panels, columns=3, size=(5, 5))
     found = " and ".join(f"{figures[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
     return f"{found} are found; D is low on the real points, and the generated ones have run down to them", figures
 

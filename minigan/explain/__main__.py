@@ -7,11 +7,11 @@ from typing import Any
 
 from .. import ops
 from ..autodiff import grad
+from ..cli import Parser, one_line_errors, path, unbroken_output
+from ..files import write
 from ..settings import PRESETS
 from ..standalone import program, source
 from ..tensor import primitive, tensor
-from ..tools.cli import Parser, one_line_errors, path, unbroken_output
-from ..tools.files import write_text
 from .drawing import draw
 from .story import explain
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.iteration:
                 told: Any = program(PRESETS[args.preset])
                 if args.out:
-                    write_text(args.out, source(told, PRESETS[args.preset]))
+                    write(args.out, source(told, PRESETS[args.preset]))
             else:
                 told = explain(penalty, args.activation, not args.no_graph)
                 if args.out:

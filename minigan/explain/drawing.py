@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 from .. import backend
+from ..files import write
 from ..tensor import Tensor
-from ..tools.files import write_text
 from .story import Story, Sweep, value
 
 WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and from the middle of one to the next
@@ -146,5 +146,5 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
         told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
         steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")
         text = filled("page", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
-    write_text(path, text)
+    write(path, text)
     return drawing.steps

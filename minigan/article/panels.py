@@ -1,0 +1,66 @@
+"""Panels of the sections' pictures: histograms, points in the plane, and bars."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+from matplotlib.axes import Axes
+
+from .. import pictures
+from ..files import write
+from ..pictures import Panel
+
+
+def save(path: Path, drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> None:
+    """A PNG file of panels, row by row; ``size`` is one panel's width and height in inches."""
+    write(path, pictures.panels(drawn, columns, size))
+
+
+def histograms(title: str, samples: dict[str, numpy.ndarray], low: float, high: float) -> Panel:
+    """Histograms of samples (n,) by their names, over each other."""
+
+    def draw(axes: Axes) -> None:
+        for name, x in samples.items():
+            axes.hist(x, bins=60, range=(low, high), density=True, alpha=0.5, label=name)
+        axes.set(title=title)
+        axes.legend(fontsize=7)
+
+    return draw
+
+
+def scatter(
+    title: str,
+    samples: dict[str, numpy.ndarray],
+    extent: float,
+    critic: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
+) -> Panel:
+    """Samples (n, 2) by their names, over the level sets of ``critic``, a function (n, 2) to (n,), where given."""
+
+    def draw(axes: Axes) -> None:
+        if critic:
+            ticks = numpy.linspace(-extent, extent, 100, dtype="float32")
+            x, y = numpy.meshgrid(ticks, ticks)
+            level = critic(numpy.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
+            axes.contour(x, y, level, levels=20, linewidths=0.6, cmap="viridis")
+        for name, points in samples.items():
+            axes.scatter(*points.T, s=2, alpha=0.5, label=name)
+        axes.set(title=title, xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+        axes.legend(fontsize=7, loc="upper right")
+
+    return draw
+
+
+def bars(title: str, values: dict[str, float]) -> Panel:
+    """One horizontal bar for each name, with its value at the end; on a logarithmic scale where they differ by far."""
+
+    def draw(axes: Axes) -> None:
+        drawn = axes.barh(list(values), list(values.values()), color="tab:blue", alpha=0.7)
+        axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+        axes.margins(x=0.2)
+        if min(values.values()) > 0 and max(values.values()) > 50 * min(values.values()):
+            axes.set_xscale("log")
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=8)
+        axes.set(title=title)
+
+    return draw

@@ -1,1 +1,0 @@
-"""How good samples are: the measures, the classifier that looks at them, and all figures at once."""

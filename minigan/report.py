@@ -1,0 +1,130 @@
+"""The page that a run leaves to look at: one file, with its pictures inside, and its generator to play with."""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from string import Template
+
+import numpy
+
+from . import backend, judge, pictures
+from .cli import text
+from .data import in_unit_range
+from .files import write
+from .judge import Judge
+from .run import SLOPE_NAMES, Run
+from .settings import NOISES
+
+COLUMNS = 10  # of every grid of samples
+LOOKED_AT = 2_000  # samples, for some of each class
+
+SAMPLES = "Not chosen: from the noise that all grids of the run share."
+PROGRESS = "The same samples at several moments; iterations above."
+ANIMATION = "A frame for each grid of the run."
+INTERPOLATIONS = "Each row goes from one noise vector to another."
+CURVES = (
+    "Over the seconds of training alone. L1 is the distance between samples and images as the critic sees it. Where L1"
+    " on test images parts from L1 on training images, the critic has begun to know the latter by heart."
+)
+EVALUATION = (
+    "After {iteration:,} iterations. On the right, the same for real training images in the place of samples. Features,"
+    " classes and probabilities are those of a classifier trained on the images."
+)
+CLASSES = "The first samples that the classifier puts into each class."
+NEAREST = "Rows of samples, and below each the training images that are nearest to them, pixel by pixel."
+
+
+def report(run: Run, folder: Path, by: Judge | None) -> None:
+    """The pictures of a run and the page with all of them, in ``folder``; figures as well, where there is a judge."""
+
+    def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
+        """``kind`` is "pixels", enlarged without smoothing, or "wide", never made too small to read, or "plain"."""
+        write(folder / name, content)
+        data = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
+        image = f'<img class="{kind}" alt="{title}" src="{data}">'
+        return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+    drawn = pictures.grid(run.samples(run.fixed_noise), run.settings.grid)
+    curves = pictures.curves(run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
+    parts = [
+        picture("Samples", "samples.png", drawn, SAMPLES),
+        picture("Over time", "progress.png", pictures.progress(run.snapshots), PROGRESS, "wide"),
+        picture("As they grew", "animation.gif", pictures.animation(run.snapshots), ANIMATION, "plain"),
+        picture("Curves", "curves.png", curves, CURVES, "wide"),
+    ]
+    if run.evaluations and by:
+        samples = run.draw(min(LOOKED_AT, len(by.test)))
+        classes, nearest = by_class(samples, by), beside_nearest(samples[: 3 * COLUMNS], by.train)
+        parts += [
+            table("Figures", EVALUATION.format(**run.evaluations[-1]), judge.table(run.evaluations[-1], by.real)),
+            picture("By class", "classes.png", pictures.grid(classes, COLUMNS), CLASSES),
+            picture("Learned, or copied?", "nearest.png", pictures.grid(nearest, COLUMNS), NEAREST),
+        ]
+    between = pictures.grid(interpolations(run), COLUMNS)
+    parts += [
+        picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
+        table("Settings", "", [("setting", "value"), *((name, text(v)) for name, v in asdict(run.settings).items())]),
+    ]
+    page = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    told = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
+    write(folder / "report.html", page.substitute(told))
+
+
+def generator(run: Run) -> str:
+    """The generator that draws the samples, as JSON, for the page to run; its weights in half precision."""
+    arrays, settings = [backend.to_numpy(p) for p in run.gan.averaged.parameters()], run.settings
+    told = {
+        "sizes": [len(arrays[0]), *(len(bias) for bias in arrays[1::2])],
+        "hidden": settings.hidden,
+        "output": settings.output or "none",
+        "noise": settings.noise,
+        "height": run.shape[0],
+        "width": run.shape[1],
+        "weights": base64.b64encode(b"".join(a.astype("<f2").tobytes() for a in arrays)).decode("ascii"),
+    }
+    return json.dumps(told)
+
+
+def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
+    """Samples (rows * COLUMNS, height, width) on the way from one noise vector to another, a row for each pair.
+
+    For normal noise the way is the arc between them, x cos t + y sin t, on which it stays as long as normal noise is
+    (White 2016, arXiv 1609.04468); for uniform noise it is the straight line.
+    """
+    settings = run.settings
+    rng = numpy.random.default_rng([settings.seed, 3])
+    x, y = (NOISES[settings.noise](rng, (rows, 1, settings.noise_dim)) for _ in range(2))
+    t = numpy.linspace(0, 1, COLUMNS, dtype="float32")[:, None]
+    angle = t * numpy.pi / 2
+    way = x * numpy.cos(angle) + y * numpy.sin(angle) if settings.noise == "normal" else x + t * (y - x)
+    return run.samples(way.reshape(-1, settings.noise_dim))
+
+
+def by_class(samples: numpy.ndarray, by: Judge) -> numpy.ndarray:
+    """The first ``COLUMNS`` samples that the classifier puts into each class, a row for each; black where none is."""
+    seen = judge.look(by.classifier, samples)
+    grid = numpy.zeros((seen.probabilities.shape[1], COLUMNS, *samples.shape[1:]), samples.dtype)
+    for c, row in enumerate(grid):
+        found = samples[judge.classes(seen) == c][:COLUMNS]
+        row[: len(found)] = found
+    return grid.reshape(-1, *samples.shape[1:])
+
+
+def beside_nearest(samples: numpy.ndarray, training: numpy.ndarray) -> numpy.ndarray:
+    """Rows of ``COLUMNS`` samples, and below each the row of the training images that are nearest to them."""
+    index, _ = judge.nearest(samples.reshape(len(samples), -1), training)
+    pairs = numpy.stack([samples, in_unit_range(training[index]).reshape(samples.shape)])
+    return pairs.reshape(2, -1, COLUMNS, *samples.shape[1:]).swapaxes(0, 1).reshape(-1, *samples.shape[1:])
+
+
+def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the first of them the head, under a title."""
+    head, *body = [[html.escape(text) for text in row] for row in rows]
+    lines = [
+        f"<tr><th>{'</th><th>'.join(head)}</th></tr>",
+        *(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body),
+    ]
+    return f"<h2>{title}</h2><p>{html.escape(caption)}</p><table>{''.join(lines)}</table>"

@@ -1,0 +1,236 @@
+"""A run: a model in training, and what it has come to. All of it is in its checkpoint, from which it goes on.
+
+The checkpoint is read; everything else in a run's folder is only written.
+"""
+
+import csv
+import io
+import json
+import math
+import time
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from . import backend, pictures
+from .backend import Array
+from .data import SIZES, DataError, in_unit_range, read_arrays, reading, sampler
+from .files import in_memory, write, write_json
+from .judge import FIGURES, Judge
+from .replay import Replayed
+from .settings import COUNT, NOISES, Number, Settings
+from .training import WGANGP, Diverged, generate
+
+FILE = "checkpoint.npz"  # in a run's folder
+VERSION = 4
+EVALUATION = ("iteration", "seconds", *FIGURES, "l1_train", "l1_test")
+SNAPSHOTS = 100  # at most, of which a checkpoint keeps the images
+CHUNK = 10_000  # samples computed at a time
+SLOPE_NAMES = {"gradient": "gradient norm", "difference": "difference quotient"}
+
+Row = tuple[int, float, float, float]  # iteration, mean L1 and mean slope since the row before, seconds of training
+
+
+class Run:
+    """A model ``gan`` of images of ``shape`` (height, width), and what it has come to.
+
+    ``about`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were brought
+    to, or None, ``crc32`` of all pixels, ``threads`` and ``device``. ``pending`` are the figures (2,) of the iterations
+    since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` those of the training alone.
+    """
+
+    def __init__(self, settings: Settings, shape: tuple[int, int], about: dict[str, Any]) -> None:
+        self.gan = WGANGP(settings, None, shape[0] * shape[1], replay=False)
+        self.shape, self.about, self.seconds = shape, about, 0.0
+        self.rows: list[Row] = []
+        self.pending: list[Array] = []
+        self.snapshots: list[pictures.Snapshot] = []
+        self.evaluations: list[dict[str, float]] = []
+        rng = numpy.random.default_rng([settings.seed, 1])
+        self.fixed_noise = backend.asarray(NOISES[settings.noise](rng, (settings.grid**2, settings.noise_dim)))
+
+    @property
+    def settings(self) -> Settings:
+        return self.gan.settings
+
+    @property
+    def iteration(self) -> int:
+        return self.gan.iterations
+
+    @property
+    def kept(self) -> int:
+        """How many samples of each grid are."""
+        return min(self.settings.grid**2, pictures.panel_side(self.shape) ** 2)
+
+    def model(self, images: numpy.ndarray, replay: bool | str = True) -> WGANGP:
+        """The model, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
+
+        Raises ValueError for images of another size.
+        """
+        if images.shape[1:] != self.shape:
+            raise ValueError(f"expected images (n, {self.shape[0]}, {self.shape[1]}), got {images.shape}")
+        self.gan.draw, self.gan.replayed = sampler(images), Replayed(replay == "graph") if replay else None
+        return self.gan
+
+    def samples(self, noise: Array) -> numpy.ndarray:
+        """What the generator makes of ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
+        rows = generate(self.gan.averaged, backend.asarray(noise, dtype="float32"))
+        return backend.to_numpy(rows).reshape(-1, *self.shape)
+
+    def draw(self, n: int, seed: int | None = None) -> numpy.ndarray:
+        """n samples (n, height, width); the same ones for the same seed, by default that of the settings."""
+        rng = numpy.random.default_rng([self.settings.seed if seed is None else seed, 2])
+        sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
+        noises = (NOISES[self.settings.noise](rng, (size, self.settings.noise_dim)) for size in sizes)
+        return numpy.concatenate([self.samples(noise) for noise in noises])
+
+    def scores(self, images: numpy.ndarray) -> numpy.ndarray:
+        """D of images (n, height, width), uint8 or floats in [0, 1]: (n,), float32, small where they look real."""
+        rows = in_unit_range(images.reshape(len(images), -1))
+        return backend.to_numpy(generate(self.gan.critic, backend.asarray(rows)))[:, 0]
+
+    # --- On the way -----------------------------------------------------------------------------
+
+    def iterate(self) -> Row | None:
+        """One iteration, and the row of its figures where they are due.
+
+        That is at every iteration at first, and later at every hundredth or so of those that there were; and before
+        anything is made of the networks. Raises Diverged at a figure that is NaN or infinite.
+        """
+        start = time.perf_counter()
+        self.pending.append(self.gan.iteration().copy())
+        i, s = self.iteration, self.settings
+        due = i % s.sample_every == 0 or i % s.evaluate_every == 0 or i % 10 ** max(0, len(str(i)) - 3) == 0
+        values = backend.to_numpy(backend.xp.stack(self.pending)) if due else None  # a GPU may still have to come to it
+        self.seconds += time.perf_counter() - start
+        if values is None:
+            return None
+        for at, (l1, slope) in enumerate(values, i + 1 - len(values)):
+            if not (math.isfinite(l1) and math.isfinite(slope)):
+                raise Diverged(f"training diverged: L1 {l1:.4g} and slope {slope:.4g} at iteration {at}")
+        self.rows.append((i, *values.mean(axis=0, dtype="float64").tolist(), self.seconds))
+        self.pending.clear()
+        return self.rows[-1]
+
+    def snapshot(self, folder: Path) -> None:
+        """A grid of samples of the fixed noise, in ``folder``; the first of them are kept, of a hundred grids or so."""
+        images = pictures.to_bytes(self.samples(self.fixed_noise))
+        (folder / "samples").mkdir(exist_ok=True)
+        write(folder / "samples" / f"{self.iteration:07d}.png", pictures.grid(images, self.settings.grid))
+        every = self.settings.sample_every
+        while self.iteration // every >= SNAPSHOTS:
+            every *= 2
+        kept = [(i, held) for i, held in self.snapshots if i % every == 0 and i < self.iteration]
+        self.snapshots = [*kept, (self.iteration, images[: self.kept])]
+
+    def evaluate(self, folder: Path, judge: Judge, seed: int | None = None) -> None:
+        """Have as many samples judged as there are test images; a later judgment of an iteration replaces the first."""
+        samples = self.draw(len(judge.test), seed)
+        figures = judge(samples.reshape(len(samples), -1), self.gan.critic)
+        row = {"iteration": self.iteration, "seconds": self.seconds, **figures}
+        before = [row for row in self.evaluations if row["iteration"] < self.iteration]
+        self.evaluations = [*before, {name: row[name] for name in EVALUATION}]
+        write_json(folder / "evaluation.json", {"real": judge.real, "samples": self.evaluations})
+
+    def go_on(self, settings: Settings) -> None:
+        """As though it had never stopped: with other lengths, and less what was made only because it ended."""
+        before, self.gan.settings = self.settings, settings
+        if settings.iterations > self.iteration:
+            self.snapshots = [held for held in self.snapshots if held[0] % before.sample_every == 0]
+            self.evaluations = [row for row in self.evaluations if row["iteration"] % before.evaluate_every == 0]
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, and what it says beside it for others. Raises Diverged where it is not finite."""
+        self.gan.check_finite()
+        rng = backend.rng_state(self.gan.rng)
+        header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.about}
+        header |= {"iteration": self.iteration, "seconds": self.seconds}
+        arrays = {name: backend.to_numpy(x) for name, x in self.gan.state().items()}
+        images = [images for _, images in self.snapshots]
+        judged = [[row[name] for name in EVALUATION] for row in self.evaluations]
+        arrays |= {
+            "header": numpy.array(json.dumps(header)),
+            "rng": numpy.array(json.dumps(rng)) if isinstance(rng, dict) else backend.to_numpy(rng),
+            "rows": numpy.array(self.rows, "float64").reshape(-1, 4),
+            "pending": numpy.array([backend.to_numpy(x) for x in self.pending], "float32").reshape(-1, 2),
+            "grids": numpy.array([i for i, _ in self.snapshots], "int64"),
+            "snapshots": numpy.array(images, "uint8").reshape(len(images), self.kept, *self.shape),
+            "evaluations": numpy.array(judged, "float64").reshape(-1, len(EVALUATION)),
+        }
+        write(folder / FILE, in_memory(numpy.savez, **arrays))
+        write_json(folder / "settings.json", {**asdict(self.settings), **self.about})
+        self.write_curves(folder)
+
+    def write_curves(self, folder: Path) -> None:
+        table = io.StringIO()
+        slope = SLOPE_NAMES[self.settings.slope].replace(" ", "_")
+        csv.writer(table).writerows([("iteration", "l1", slope, "seconds"), *self.rows])
+        write(folder / "curves.csv", table.getvalue())
+
+    # --- In words -------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """How far it came, in one line."""
+        time = f"{self.seconds:.1f} s ({1000 * self.seconds / max(1, self.iteration):.1f} ms each)"
+        _, l1, slope, _ = self.rows[-1] if self.rows else (0, math.nan, math.nan, 0)
+        return f"{self.iteration:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
+
+    def collapse(self) -> str | None:
+        """What to say where the last tenth of its figures is none that samples come of."""
+        last = numpy.abs(self.rows[-max(1, len(self.rows) // 10) :]).reshape(-1, 4)
+        if (last[:, 1:3] < 5e-4).all():
+            return "the critic is flat: L1 and its slope are 0, and the generator has nothing to learn from"
+        if (last[:, 1] > 1e4).all():
+            far = f"the critic has run away: an L1 of {last[-1, 1]:.3g} is no distance"
+            return f"{far}; a penalty or a constraint holds it"
+        return None
+
+
+def load(path: Path | str) -> Run:
+    """The run that ``save`` wrote in a folder, on the device in use. Raises DataError for what it would not write.
+
+    On another kind of device than before, or another model of GPU, it goes on with other random numbers.
+    """
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    with reading(path, "a checkpoint"):
+        arrays = read_arrays(path)
+        header = json.loads(str(arrays["header"]))
+        if (version := header.pop("version")) != VERSION:
+            raise DataError(f"{path}: has version {version}; expected {VERSION}")
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
+        settings, shape, iteration = Settings(**settings), tuple(header.pop("shape")), header.pop("iteration")
+        seconds, about = header.pop("seconds"), header
+        numbers = [(n, COUNT) for n in (*shape, about["threads"])] + [(iteration, Number(int, 0, 10**9))]
+        numbers += [(seconds, Number(float, 0)), (about["crc32"], Number(int, 0, 2**32)), (about["size"] or 1, SIZES)]
+        if len(shape) != 2 or not all(allowed.allows(n) for n, allowed in numbers) or type(about["data"]) is not str:
+            raise ValueError("its header holds what is no number or path")
+        layers = [[shape[0] * shape[1], *settings.critic, 1], [settings.noise_dim, *settings.generator]]
+        if sum(n * m for sizes in layers for n, m in pairwise(sizes)) > sum(x.size for x in arrays.values()):
+            raise DataError(f"{path}: is of another network: its settings say a larger one")
+
+        run = Run(settings, shape, about)
+        expected = {name: (x.shape, x.dtype) for name, x in run.gan.state().items()}
+        expected |= {"rows": ((None, 4), "float64"), "evaluations": ((None, len(EVALUATION)), "float64")}
+        expected |= {"pending": ((None, 2), "float32"), "grids": ((len(arrays["snapshots"]),), "int64")}
+        expected |= {"snapshots": ((None, run.kept, *shape), "uint8")}
+        for name, (wanted, dtype) in expected.items():
+            x = arrays[name]
+            if len(x.shape) != len(wanted) or not all(n in (None, m) for n, m in zip(wanted, x.shape)):
+                raise DataError(f"{path}: {name} is {x.shape}; its settings say {wanted}")
+            if x.dtype != dtype or not numpy.isfinite(x).all():
+                raise ValueError(f"{name} is {x.dtype}, or holds numbers that are not finite; expected {dtype}")
+
+        run.gan.restore(arrays, iteration)
+        state = (
+            dict(json.loads(str(arrays["rng"]))) if arrays["rng"].dtype.kind == "U" else arrays["rng"].astype("int8")
+        )
+        if not backend.set_rng_state(run.gan.rng, state):
+            run.gan.rng = backend.default_rng(settings.seed + iteration)
+        run.seconds, run.pending = seconds, list(backend.asarray(arrays["pending"]))
+        run.rows = [(int(i), *row) for i, *row in arrays["rows"].tolist()]
+        run.snapshots = list(zip(arrays["grids"].tolist(), arrays["snapshots"]))
+        run.evaluations = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
+        return run

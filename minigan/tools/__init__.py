@@ -1,1 +1,0 @@
-"""What every command needs: files written whole, flags and errors, pictures."""
