@@ -47,7 +47,7 @@ MISUSED |= {ZeroDivisionError: ValueError}
 
 
 def is_tensor(x: Any) -> bool:
-    return hasattr(x, "birth")
+    return isinstance(x, Guarded)
 
 
 # --- A primitive is called ----------------------------------------------------------------------
@@ -76,7 +76,8 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
         def call(*args: Any, **named: Any) -> Any:
             if named or not required <= len(args) <= arity:
                 args = _bound(call.__name__, parameters, args, named)
-            args += defaults[len(args) :]
+            if len(args) < arity:
+                args += defaults[len(args) :]
             if arity > operands:
                 args = _undifferentiated(call.__name__, args, operands)
             try:
@@ -87,7 +88,7 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             dtype = out._data.dtype
             constant = True
             for x in args[:operands]:
-                if is_tensor(x):
+                if isinstance(x, Guarded):
                     constant = False
                     if x.unrecorded > out.unrecorded and records.get():
                         out.unrecorded = x.unrecorded
@@ -231,7 +232,9 @@ def check_unchanged(node: Any, gradient: Any) -> None:
     if (told := listener.get()) is not None:
         told.visit(node, gradient)
     birth = node.birth
-    for x in (node, *node.args) if node.op else ():
+    if birth > _latest or not node.op:
+        return
+    for x in (node, *node.args):
         if getattr(x, "assigned", 0) > birth or _last_write(x._data if is_tensor(x) else x) > birth:
             raise ValueError(
                 f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since; call"
@@ -240,6 +243,13 @@ def check_unchanged(node: Any, gradient: Any) -> None:
 
 
 _written: dict[int, tuple[ref, int]] = {}  # by the id of the array that owns the memory: itself, and when
+_latest = 0  # when anything was
+
+
+def _now() -> int:
+    global _latest
+    _latest = clock()
+    return _latest
 
 
 def changed(*tensors: Any) -> None:
@@ -250,7 +260,7 @@ def changed(*tensors: Any) -> None:
     for x in tensors:
         owner = _owner(x._data)
         at = id(owner)
-        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), clock()
+        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), _now()
 
 
 def _last_write(x: Any) -> int:
@@ -275,7 +285,7 @@ def marked_unrecorded(g: Any) -> Any:
 
 def check_gradient(g: Any, node: Any, x: Any) -> Any:
     """``g``, which a vjp of ``node`` returned for its operand ``x``. Raises TypeError or ValueError if it is none."""
-    if not is_tensor(g):
+    if not isinstance(g, Guarded):
         raise TypeError(f"{node.op.__name__}: a vjp returned {type(g).__name__}; expected a Tensor, made by primitives")
     if g._data.shape != x._data.shape and not _broadcasts(x.shape, g.shape):
         raise ValueError(f"{node.op.__name__}: a vjp returned shape {g.shape} for an operand of shape {x.shape}")
@@ -364,7 +374,7 @@ class Guarded:
     def data(self, data: Array) -> None:
         if data is self._data:  # as by x.data += 1
             changed(self)
-        self._data, self.assigned = backend.as_array(data), clock()
+        self._data, self.assigned = backend.as_array(data), _now()
 
     def __eq__(self, other: object) -> NoReturn:
         raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
