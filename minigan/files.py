@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
 
 PART = ".part"
@@ -40,6 +41,12 @@ def _flush(path: Path) -> None:
 def write(path: Path, content: bytes | str) -> None:
     with replacing(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def filled(template: Path, **slots: object) -> str:
+    """A template with its slots filled, ``head`` with what every page begins with."""
+    head = Template(Path(__file__).with_name("head.html").read_text(encoding="utf-8")).safe_substitute(slots)
+    return Template(template.read_text(encoding="utf-8")).substitute(slots, head=head)
 
 
 def write_json(path: Path, content: Any) -> None:

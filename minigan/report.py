@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from string import Template
 
 import numpy
 
 from . import backend, judge, pictures
 from .cli import text
 from .data import in_unit_range
-from .files import write
+from .files import filled, write
 from .judge import Judge
 from .run import SLOPE_NAMES, Run
 from .settings import NOISES
@@ -68,9 +67,8 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
         picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
         table("Settings", "", [("setting", "value"), *((name, text(v)) for name, v in asdict(run.settings).items())]),
     ]
-    page = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     told = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
-    write(folder / "report.html", page.substitute(told))
+    write(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **told))
 
 
 def generator(run: Run) -> str:

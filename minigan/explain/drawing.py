@@ -6,13 +6,13 @@ What no gradient flows on from is grey. A Tensor that a sweep made stands below 
 import json
 from html import escape
 from pathlib import Path
-from string import Template
 
 from .. import backend
-from ..files import write
+from ..files import filled, write
 from ..tensor import Tensor
 from .story import Story, Sweep, value
 
+HERE = Path(__file__).parent
 WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and from the middle of one to the next
 BENDS = [sign * bend for bend in (0, 0.12, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 1.2, 1.7, 2.3) for sign in (1, -1)]
 
@@ -116,7 +116,7 @@ class Drawing:
         left, top = min(columns) - 0.6 * DX, min(rows) - 0.6 * DY
         size = {"width": round(max(columns) - left + 0.6 * DX, 2), "height": round(max(rows) - top + DY, 2)}
         marks = "\n".join(sorted(self._marks, key=lambda mark: "way" not in mark))
-        return filled("drawing", left=round(-left, 2), top=round(-top, 2), marks=marks, **size)
+        return filled(HERE / "drawing.html", left=round(-left, 2), top=round(-top, 2), marks=marks, **size)
 
 
 def way(start: Point, end: Point, bend: float) -> tuple[Point, Point, Point]:
@@ -134,10 +134,6 @@ def meets(curve: tuple[Point, Point, Point], box: Point) -> bool:
     return any(abs(x - box[0]) < WIDTH / 2 + 0.03 and abs(y - box[1]) < HEIGHT / 2 + 0.03 for x, y in points)
 
 
-def filled(name: str, **slots: object) -> str:
-    return Template(Path(__file__).with_name(f"{name}.html").read_text(encoding="utf-8")).substitute(slots)
-
-
 def draw(story: Story, path: Path, title: str = "") -> list[str]:
     """The story as an SVG file, or for a ``path`` .html as a page that plays it; returns what each step is about."""
     drawing = Drawing(story)
@@ -145,6 +141,6 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
     if path.suffix.lower() == ".html":
         told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
         steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")
-        text = filled("page", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
+        text = filled(HERE / "page.html", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
     write(path, text)
     return drawing.steps
