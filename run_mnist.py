@@ -22,21 +22,12 @@ from minigan.run import FILE, SLOPE_NAMES, Run, load
 from minigan.settings import COUNT, PRESETS
 from minigan.training import WGANGP, Diverged
 
-# what is no training: the flags that each takes besides --out
+# What is no new run, and the flags that each takes besides --out.
+LOOK = ("device", "threads", "data", "size")
 MODES = {
-    "resume": (
-        "iterations",
-        "sample_every",
-        "evaluate_every",
-        "device",
-        "threads",
-        "no_replay",
-        "graph",
-        "data",
-        "size",
-    ),
-    "report": ("device", "threads", "data", "size"),
-    "evaluate": ("device", "threads", "data", "size", "seed"),
+    "resume": (*LOOK, "no_replay", "graph", "iterations", "sample_every", "evaluate_every"),
+    "report": LOOK,
+    "evaluate": (*LOOK, "seed"),
     "generate": ("device", "threads", "seed"),
 }
 
@@ -50,8 +41,7 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
         WGANGP(settings, run.gan.draw, images[0].size, replay=False).iteration()
     with locked(out), cli.endings() as asked, numpy.errstate(over="ignore", invalid="ignore"):  # told by Diverged
         refuse_another_run(args)  # which may have begun meanwhile
-        pixels = f"{images.min()} to {images.max()} (mean {images.mean():.0f})"
-        print(f"{len(images):,} images of {run.shape[1]} x {run.shape[0]}, {pixels}, from {args.data}", flush=True)
+        print(described(images, args.data), flush=True)
         try:
             if run.iteration == 0:
                 run.snapshot(out)
@@ -91,6 +81,13 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
             tell(line)
         print(f"{'interrupted after ' if asked else ''}{run.summary()}: see {out / 'report.html'}")
     return status
+
+
+def described(images: numpy.ndarray, source: Path) -> str:
+    """What was read: pixels that use little of their range look like nothing, and train to nothing."""
+    height, width = images.shape[1:]
+    pixels = f"{images.min()} to {images.max()}{' only, of 0 to 255' if numpy.ptp(images) < 128 else ''}"
+    return f"{len(images):,} images of {width} x {height}, {pixels} (mean {images.mean():.0f}), from {source}"
 
 
 def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.ndarray]:

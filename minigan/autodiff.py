@@ -32,7 +32,8 @@ def grad(
     made without ``create_graph``, so that what flows through it would be missing.
     """
     inputs = guards.several(inputs)
-    # the outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says
+    # Outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says. One without a graph is
+    # an error unless zeros are asked for, and so is an input that no gradient is wanted of.
     seeds = guards.checked_seeds(guards.several(outputs), inputs, grad_outputs, materialize_grads)
 
     gradients = sweep(seeds, set(inputs), create_graph)
@@ -59,7 +60,8 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
                 contribute(y, g)
         for node in path:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
             g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
-            guards.check_unchanged(node, g)  # g is for who listens, as ``explain`` does
+            guards.tell(node, g)  # whoever listens, as ``explain`` does
+            guards.check_unchanged(node)
             for x, vjp in node.operands():
                 if x in path:
                     contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))

@@ -227,10 +227,14 @@ def _seed(i: int, output: Any, g: Any) -> Any:
     return g if is_tensor(g) else type(output)(g)
 
 
-def check_unchanged(node: Any, gradient: Any) -> None:
-    """Raises ValueError where the node of a sweep, or what it was made from, was written to since."""
+def tell(node: Any, gradient: Any) -> None:
+    """Tell the listener, if there is one, of a visit of a sweep, and of the gradient there."""
     if (told := listener.get()) is not None:
         told.visit(node, gradient)
+
+
+def check_unchanged(node: Any) -> None:
+    """Raises ValueError where the node of a sweep, or what it was made from, was written to since."""
     birth = node.birth
     if birth > _latest or not node.op:
         return
@@ -422,13 +426,10 @@ def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
 # --- A penalty ----------------------------------------------------------------------------------
 
 
-def requiring_grad(x: Any, tensor: type) -> Any:
-    """A Tensor that requires a gradient, of ``x``: itself, or a new one of a constant, or of an array."""
-    if is_tensor(x) and x.requires_grad:
-        return x
-    out = tensor(x._data if is_tensor(x) else x, requires_grad=True)
-    out.unrecorded = x.unrecorded if is_tensor(x) else 0
-    return out
+def same_mark(x: Any, new: Any) -> Any:
+    """``new``, a Tensor of the array of ``x``, marked as ``x`` is if it is a gradient that was not recorded."""
+    new.unrecorded = x.unrecorded if is_tensor(x) else 0
+    return new
 
 
 def check_pairs(name: str, x: Any, y: Any) -> None:

@@ -59,7 +59,7 @@ def neg(x: Array) -> Array:
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number"""
-    return x ** float(exponent + 0.0)  # one number, and no text of one
+    return x ** float(exponent + 0.0)  # + 0.0 refuses a text, float() an array
 
 
 @primitive(lambda g, out, x: -(g * out * out))
@@ -140,7 +140,7 @@ def differs(out: Array, y: Array) -> Array:
     return out != y
 
 
-# y gets what x does not. It may be an array or a number already: ``array_of`` gives the array in any case.
+# y gets what x does not. ``array_of`` takes the array of a Tensor, and leaves a constant, which has no .data, as it is.
 @primitive(
     lambda g, out, x, y: g * differs(out.data, array_of(y)), lambda g, out, x, y: g - g * differs(out.data, array_of(y))
 )
@@ -179,7 +179,7 @@ def transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
 
 
 def _inverse(axes: Sequence[int] | None) -> Sequence[int] | None:
-    """The axes that undo a transpose by ``axes``: where each of them, negative ones counted from the end, was put."""
+    """The axes that undo a transpose: the argsort of a permutation is its inverse (axes may count from the end)."""
     return None if axes is None else tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
 
 

@@ -30,7 +30,8 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     through it into the critic's weights. The critic must treat each row alone: then the gradient of the sum of its
     outputs holds every row's own gradient. Where the critic is flat, the slope is 0 and so is its gradient.
     """
-    points = guards.requiring_grad(points, Tensor)  # a Tensor that does: a new one, unless it is one already
+    if not (isinstance(points, Tensor) and points.requires_grad):
+        points = guards.same_mark(points, Tensor(array_of(points), requires_grad=True))
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)

@@ -20,12 +20,14 @@ class Tensor(guards.Guarded):
     ``guards.changed(x)``, so that a graph that was made before is refused from then on.
     """
 
-    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")  # and what Guarded holds
+    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
+
+    # ``data`` is a property of Guarded, which notes when it is assigned to; to read _data is the same, and faster.
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()
         self.op, self.args = None, ()
-        self.assigned, self.unrecorded = 0, False  # what the guards note; they make ``data`` of _data
+        self.assigned, self.unrecorded = 0, 0  # the guards' notes: when data was assigned to, the mark of a gradient
 
     shape = property(lambda x: x._data.shape)
     dtype = property(lambda x: x._data.dtype)
@@ -40,7 +42,10 @@ class Tensor(guards.Guarded):
         return Tensor(self._data)
 
     def item(self) -> float:
-        """The value of a Tensor of one element as a Python float (on the GPU this waits for the device)."""
+        """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
+
+        ``looked_at`` lets it through, but not while an iteration is written down: what it decides would be frozen.
+        """
         return backend.looked_at(self._data).item()
 
     def __len__(self) -> int:
@@ -92,9 +97,10 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], 
     """
 
     def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
-        compute, n = backend.kernel(forward), len(vjps)  # a kernel: the same, and can be written down for a replay
+        n = len(vjps)
+        compute = backend.kernel(forward)  # forward itself; its calls are noted while an iteration is written down
 
-        @guards.called_rightly(forward, n)  # from here on, arguments stand in their places, with defaults filled in
+        @guards.called_rightly(forward, n)  # arguments come in their places, with defaults; marks are passed on
         def op(*args: Any) -> Tensor:
             arrays = [x._data if isinstance(x, Tensor) else x for x in args[:n]]
             out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
