@@ -118,6 +118,17 @@ def test_arrays_that_are_no_images(array, message, tmp_path):
         load_images(tmp_path / "images.npy")
 
 
+def test_an_array_beyond_memory(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("x_train.npy", "w") as member,
+    ):
+        shape = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 1000, 1000)}
+        np.lib.format.write_array_header_1_0(member, shape)
+    with pytest.raises(DataError, match=r"a\.npz: not a file of arrays, or a damaged one \(Unable to allocate 909"):
+        load_images(tmp_path / "a.npz")
+
+
 def test_damaged_archives(tmp_path):
     path = tmp_path / "images.npz"
     np.savez(path, train_images=X)
@@ -175,18 +186,22 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
         load_images(tmp_path)
 
 
-def test_pictures_of_other_kinds_look_as_they_do_elsewhere(tmp_path):
+def test_pictures_of_other_kinds_look_as_they_do_elsewhere(tmp_path, capsys):
     ramp = np.arange(36, dtype="uint16").reshape(6, 6) * (65535 // 35)
     Image.fromarray(ramp).save(tmp_path / "a16bit.png")
     Image.fromarray((ramp / 65535).astype("float32")).save(tmp_path / "bfloat.tiff")
+    Image.fromarray(ramp.astype("float32")).save(tmp_path / "too_large.tiff")
     Image.fromarray(np.dstack([np.zeros((6, 6, 3), "uint8"), (ramp // 257).astype("uint8")])).save(tmp_path / "c.png")
     turned = Image.fromarray((ramp // 257).astype("uint8"))
     exif = turned.getexif()
     exif[0x0112] = 3  # upside down
     turned.save(tmp_path / "d.png", exif=exif)
-    a, b, c, d = load_images(tmp_path, size=6).astype(int)
+    for name in ("e.ppm", "f.jfif"):
+        turned.convert("RGB").save(tmp_path / name, format={"e.ppm": "ppm", "f.jfif": "jpeg"}[name])
+    a, b, c, d, e, _ = load_images(tmp_path, size=6).astype(int)
+    assert "too_large.tiff: its pixels are from 0 to 65520, and not from 0 to 1" in capsys.readouterr().err
     gray = ramp / 257
-    for found, expected in ((a, gray), (b, gray), (c, 255 - gray), (d, gray[::-1, ::-1])):
+    for found, expected in ((a, gray), (b, gray), (c, 255 - gray), (d, gray[::-1, ::-1]), (e, gray)):
         assert np.abs(found - expected).max() <= 1.5
 
 

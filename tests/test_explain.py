@@ -199,6 +199,15 @@ def test_the_command(tmp_path, capsys):
         assert exit.value.code == 2 and error.count("\n") == 1 and message in error
 
 
+def test_values_may_be_read_meanwhile():
+    def f():
+        x = mg.tensor([2.0], True)
+        y = x * x.item()
+        return {"x": x, "y": y}
+
+    assert "mul(x, 2.0)" in str(explain(f))
+
+
 @needs_a_browser
 def test_the_page_steps_forwards_and_back(tmp_path):
     draw(story(), tmp_path / "page.html", "A page")

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from minigan.run import Run, load
+from minigan.settings import Settings
 from minigan.training import WGANGP
 from tests.running import ROOT, TINY, fails, files, rows, run, state
 from tests.test_data import idx
@@ -55,6 +57,7 @@ def test_after_a_kill_everything_is_as_in_one_go(iteration, flags, tmp_path, jud
     out = tmp_path / "twice"
     killed_at(iteration, monkeypatch, *given, "--out", out)
     (out / "samples" / ".half.part.png").write_bytes(b"half")
+    (out / ".a.part.b").mkdir()
     assert run("--resume", "--out", out) == 0
     assert files(out) == files(tmp_path / "once")
 
@@ -86,13 +89,25 @@ def test_a_finished_run_goes_on(tmp_path, judged, no_clock):
 def test_the_page_is_made_again(tmp_path, judged, capsys):
     run(*TWELVE, "--data", judged, "--out", tmp_path / "out")
     before = files(tmp_path / "out")
+    grids = {path for path in before if path.parts[0] == "samples"}
+    shutil.rmtree(tmp_path / "out" / "samples")
     for path in (tmp_path / "out").iterdir():
         if path.suffix in (".png", ".gif", ".html"):
             path.unlink()
     printed = capsys.readouterr().out
     assert run("--report", "--out", tmp_path / "out") == 0
-    assert files(tmp_path / "out") == before
+    assert files(tmp_path / "out") == {path: data for path, data in before.items() if path not in grids}
     assert capsys.readouterr().out == printed.splitlines(keepends=True)[-1]
+
+
+def test_a_hundred_grids_are_kept_at_most(tmp_path):
+    """Whatever a run was stopped at: which ones goes by the iteration alone."""
+    gan_run = Run(Settings(sample_every=10, critic=(2,), generator=(2,), grid=1), (2, 2), {})
+    for i in range(0, 4010, 10):
+        gan_run.gan.iterations = i
+        gan_run.snapshot(tmp_path)
+        assert len(gan_run.snapshots) <= 101
+    assert [i for i, _ in gan_run.snapshots] == [*range(0, 4000, 80), 4000]
 
 
 def test_what_may_not_change_is_named(tmp_path, images, capsys):

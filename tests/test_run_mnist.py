@@ -217,6 +217,20 @@ def test_bad_data(tmp_path, images, capsys):
     assert not out.exists()
 
 
+def test_what_was_read_is_said(tmp_path, capsys):
+    """Pixels of 0 and 1, as of a mask, would look like nothing."""
+    np.save(tmp_path / "bits.npy", np.random.default_rng(0).integers(0, 2, (40, 6, 5), dtype="uint8"))
+    run(*TINY, "--data", tmp_path / "bits.npy", "--out", tmp_path / "out")
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == f"40 images of 5 x 6, 0 to 1 only, of 0 to 255 (mean 0), from {tmp_path / 'bits.npy'}"
+
+
+def test_a_disk_that_is_full(tmp_path, images, capsys, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert fails(capsys, *TINY, "--data", images, "--out", tmp_path / "out").endswith("out: No space left on device\n")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] in (["samples", ".lock"], [".lock", "samples"])
+
+
 def test_a_home_folder_by_its_sign(tmp_path, images, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(*TINY, "--data=~/images", "--out", tmp_path / "out") == 0
