@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from minigan.tools import pictures
 
-from minigan import backend
+from minigan import backend, pictures
 from minigan.cli import use_threads
+from minigan.files import write
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 
@@ -150,7 +150,7 @@ def growth(device: str, rounds: int, picture: Path) -> None:
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    pictures.save_panels(picture, panels, columns=3)
+    write(picture, pictures.panels(panels, columns=3))
     print(picture)
 
 
