@@ -19,16 +19,17 @@ from minigan.files import locked, replacing, write
 from minigan.judge import Judge
 from minigan.report import report
 from minigan.run import FILE, SLOPE_NAMES, Run, load
-from minigan.settings import COUNT, PRESETS
+from minigan.settings import COUNT, PRESETS, Settings
 from minigan.training import WGANGP, Diverged
+from minigan.workers import WorkersLost, sharing, workers_for
 
 # What is no new run, and the flags that each takes besides --out.
-LOOK = ("device", "threads", "data", "size")
+LOOK = ("device", "workers", "threads", "data", "size")
 MODES = {
     "resume": (*LOOK, "no_replay", "graph", "iterations", "sample_every", "evaluate_every"),
     "report": LOOK,
     "evaluate": (*LOOK, "seed"),
-    "generate": ("device", "threads", "seed"),
+    "generate": ("device", "workers", "threads", "seed"),
 }
 
 
@@ -36,7 +37,8 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     """Train, and leave all that a run leaves in ``args.out``; returns the exit status."""
     settings, out, status = run.settings, args.out, 0
     by = judge_of(args, images)
-    run.model(images, "graph" if args.graph else not args.no_replay)
+    replay = "graph" if args.graph else not args.no_replay
+    run.model(images, replay)
     if args.device == "gpu":  # so that kernels are compiled here, and not within the training's time
         WGANGP(settings, run.gan.draw, images[0].size, replay=False).iteration()
     with locked(out), cli.endings() as asked, numpy.errstate(over="ignore", invalid="ignore"):  # told by Diverged
@@ -46,7 +48,8 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
             if run.iteration == 0:
                 run.snapshot(out)
                 run.save(out)
-            with tqdm(total=settings.iterations, initial=run.iteration, unit="it", disable=None) as bar:
+            bar = tqdm(total=settings.iterations, initial=run.iteration, unit="it", disable=None)
+            with bar, sharing(run.gan, images, args.workers, replay, args.threads):
                 while run.iteration < settings.iterations and not asked:
                     row = run.iterate()
                     if row:
@@ -56,19 +59,20 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                     drawn = last or run.iteration % settings.sample_every == 0
                     judged = last or run.iteration % settings.evaluate_every == 0
                     if drawn or judged:
-                        run.gan.check_finite()
-                        if drawn:
-                            run.snapshot(out)
-                        if judged and by:
-                            run.evaluate(out, by)
-                        run.save(out)
-                        if judged and not last:
-                            report(run, out, by)  # to be looked at meanwhile
+                        with cli.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
+                            run.gan.check_finite()
+                            if drawn:
+                                run.snapshot(out)
+                            if judged and by:
+                                run.evaluate(out, by)
+                            run.save(out)
+                            if judged and not last:
+                                report(run, out, by)  # to be looked at meanwhile
                     bar.update()
             if asked:
                 status = 128 + asked[0]
                 run.save(out)
-        except Diverged as error:
+        except (Diverged, WorkersLost) as error:
             status, figures, run = cli.FAILED, run.rows, load(out)
             tell(f"error: {error}; {out / FILE} keeps iteration {run.iteration}")
             run.rows = figures
@@ -101,9 +105,20 @@ def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.n
     if kind_of(args.data) == "pictures" and args.out.resolve().is_relative_to(args.data.resolve()):
         raise InputError(f"--out {args.out} lies in --data {args.data}, which would then hold the run's own pictures")
     images = load_images(args.data, size=args.size)
-    args.threads = args.threads or cli.threads_for(settings, images[0].size)
-    cli.use_threads(args.threads)
+    threads = cli.threads_for(settings, images[0].size)
+    args.workers = args.workers or (workers_for(settings, threads) if args.device == "cpu" else 1)
+    args.threads = args.threads or (threads if args.workers == 1 else 1)
+    check_workers(args, settings)
     return Run(settings, images.shape[1:], about(args, images)), images
+
+
+def check_workers(args: argparse.Namespace, settings: Settings) -> None:
+    """Let the matrix products of this process have all threads. Raises InputError where no batch can be shared so."""
+    if settings.batch_size % args.workers:
+        raise InputError(f"--workers {args.workers}: expected a divisor of the batch size, {settings.batch_size}")
+    if args.workers > 1 and args.device == "gpu":
+        raise InputError(f"--workers {args.workers} share an iteration on the CPU; on the GPU it is one")
+    cli.use_threads(args.threads * args.workers)
 
 
 def refuse_another_run(args: argparse.Namespace) -> None:
@@ -117,7 +132,7 @@ def refuse_another_run(args: argparse.Namespace) -> None:
 def about(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
     """What a run says of itself beside its settings."""
     told = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images)}
-    return {**told, "threads": args.threads, "device": args.device}
+    return {**told, "workers": args.workers, "threads": args.threads, "device": args.device}
 
 
 def reopen(args: argparse.Namespace) -> Run:
@@ -126,8 +141,9 @@ def reopen(args: argparse.Namespace) -> Run:
     args.data = args.data or Path(run.about["data"])
     if args.mode != "generate" and kind_of(args.data) == "pictures":
         args.size = args.size or run.about["size"]
+    args.workers = args.workers or (run.about["workers"] if args.device == "cpu" else 1)
     args.threads = args.threads or run.about["threads"]
-    cli.use_threads(args.threads)
+    check_workers(args, run.settings)
     return run
 
 
@@ -196,7 +212,15 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
     )
     add, instead = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add("--device", choices=("cpu", "gpu"), help="NumPy or CuPy [cpu]")
-    add("--threads", type=cli.number(COUNT), metavar="N", help="that multiply matrices [as many as the sizes can use]")
+    add(
+        "--workers",
+        type=cli.number(COUNT),
+        metavar="N",
+        help="processes that share an iteration [what the sizes can use]",
+    )
+    add(
+        "--threads", type=cli.number(COUNT), metavar="N", help="that multiply matrices in each [1, or of one, the same]"
+    )
     add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
     add(
@@ -209,7 +233,15 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
     instead("--evaluate", action="store_true", help="no training: how good its samples are, in figures; and the page")
     instead("--generate", type=cli.number(COUNT), metavar="N", help="no training: N samples from the checkpoint")
     add("--preset", choices=PRESETS, help="where the settings below start from: digits fast, or well, or the article's")
-    defaults = {"device": "cpu", "threads": None, "no_replay": False, "graph": False, "data": None, "size": None}
+    defaults = {
+        "device": "cpu",
+        "workers": None,
+        "threads": None,
+        "no_replay": False,
+        "graph": False,
+        "data": None,
+        "size": None,
+    }
     defaults |= {"out": Path("out"), "preset": "default", **dict.fromkeys(MODES, False)}
     cli.add_settings(parser)
 

@@ -4,10 +4,10 @@ A training iteration calls the same kernels on arrays of the same shapes each ti
 and from then on that program is called: no Tensor, no sweep, no choice. On a GPU it may be one CUDA graph instead.
 
 What can be replayed is a model with ``steps()``, which changes the arrays of its ``state()`` in place and draws from
-its ``rng``. Whatever else it depends on is frozen in a record. So what it is made of, its ``parts()``, is looked at
-before each replay, and where another one stands in its place, a new record is made. And a record proves itself before
-it is relied on, again after 4, 8, 16, ... iterations, and every thousand: from one state, an iteration as it is and a
-replayed one must come to the same.
+its ``rng``, and can ``put_back`` a ``snapshot()`` of both. Whatever else it depends on is frozen in a record. So what
+it is made of, its ``parts()``, is looked at before each replay, and where another one stands in its place, a new record
+is made. And a record proves itself before it is relied on, again after 4, 8, 16, ... iterations, and every thousand:
+from one state, an iteration as it is and a replayed one must come to the same.
 
 What goes by values is for kernels: a branch that looks at an array with NumPy, outside of one, and comes to something
 only when no proof is made, is seen by none.
@@ -61,7 +61,7 @@ class Replayed:
             changed(*self._tensors)
             return self.record.replay()
         if not self.refused:
-            before = _snapshot(model)
+            before = model.snapshot()
             try:
                 if self.record is None:
                     self.record = self._kind(model)
@@ -69,7 +69,7 @@ class Replayed:
                     self._prove(model, before)
             except (Unrecordable, SyntaxError) as error:  # SyntaxError: what a kernel got has no literal
                 self._refuse(f"{error}{'; so may have been those since the proof before' if self.proven else ''}")
-            _restore(model, before)
+            model.put_back(before)
         return model.steps()
 
     def _refuse(self, why: str) -> None:
@@ -79,11 +79,11 @@ class Replayed:
     def _prove(self, model: Any, before: dict[str, Any]) -> None:
         """A replayed iteration and one as it is, from the same state. Raises Unrecordable where they differ."""
         try:
-            got = {"what it returns": self.record.replay().copy(), **_snapshot(model)}
+            got = {"what it returns": self.record.replay().copy(), **model.snapshot()}
         except Exception as error:  # whatever a wrong record does
             raise Unrecordable(f"a replayed one ends in {type(error).__name__} ({error})") from None
-        _restore(model, before)
-        expected = {"what it returns": model.steps(), **_snapshot(model)}
+        model.put_back(before)
+        expected = {"what it returns": model.steps(), **model.snapshot()}
         for name in expected:
             if not _same(expected[name], got[name]):
                 raise Unrecordable(f"a replayed one comes to another result in {name}")
@@ -143,16 +143,6 @@ class Graph:
     def replay(self) -> Array:
         self._graph.launch()
         return self._result
-
-
-def _snapshot(model: Any) -> dict[str, Any]:
-    return {name: x.data.copy() for name, x in model.state().items()} | {"the draws": backend.rng_state(model.rng)}
-
-
-def _restore(model: Any, snapshot: dict[str, Any]) -> None:
-    for name, tensor in model.state().items():
-        tensor.data[...] = snapshot[name]
-    backend.set_rng_state(model.rng, snapshot["the draws"])
 
 
 def _same(x: Any, y: Any) -> bool:

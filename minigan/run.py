@@ -38,8 +38,9 @@ class Run:
     """A model ``gan`` of images of ``shape`` (height, width), and what it has come to.
 
     ``about`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were brought
-    to, or None, ``crc32`` of all pixels, ``threads`` and ``device``. ``pending`` are the figures (2,) of the iterations
-    since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` those of the training alone.
+    to, or None, ``crc32`` of all pixels, ``workers``, ``threads`` and ``device``. ``pending`` are the figures (2,) of
+    the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` those of the
+    training alone.
     """
 
     def __init__(self, settings: Settings, shape: tuple[int, int], about: dict[str, Any]) -> None:
@@ -203,8 +204,9 @@ def load(path: Path | str) -> Run:
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
         settings, shape, iteration = Settings(**settings), tuple(header.pop("shape")), header.pop("iteration")
         seconds, about = header.pop("seconds"), header
-        numbers = [(n, COUNT) for n in (*shape, about["threads"])] + [(iteration, Number(int, 0, 10**9))]
-        numbers += [(seconds, Number(float, 0)), (about["crc32"], Number(int, 0, 2**32)), (about["size"] or 1, SIZES)]
+        numbers = [(n, COUNT) for n in (*shape, about["workers"], about["threads"])]
+        numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0))]
+        numbers += [(about["crc32"], Number(int, 0, 2**32)), (about["size"] or 1, SIZES)]
         if len(shape) != 2 or not all(allowed.allows(n) for n, allowed in numbers) or type(about["data"]) is not str:
             raise ValueError("its header holds what is no number or path")
         layers = [[shape[0] * shape[1], *settings.critic, 1], [settings.noise_dim, *settings.generator]]

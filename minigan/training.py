@@ -45,7 +45,7 @@ class WGANGP:
 
     def steps(self) -> Array:
         """All that an iteration does on the device, to the arrays of ``state``."""
-        n, times = self.settings.batch_size, self.settings.critic_steps
+        n, times = self.batch_size, self.settings.critic_steps
         reals = kernel(self.draw)(n * times, self.rng)
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
         for i in range(times):
@@ -71,7 +71,7 @@ class WGANGP:
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the critic as it is."""
-        noise = self.draw_noise(self.settings.batch_size)
+        noise = self.draw_noise(self.batch_size)
         loss = self.game.generator(self.critic(self.generator(noise)))
         self.generator_adam.step(grad(loss, self.generator.parameters()))
 
@@ -86,7 +86,7 @@ class WGANGP:
     def __init__(
         self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, replay: bool | str = True
     ) -> None:
-        self.settings = settings
+        self.settings, self.batch_size = settings, settings.batch_size
         self.draw = draw
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
         self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
@@ -127,6 +127,15 @@ class WGANGP:
         tensors = [x for adam in adams for x in (*adam.parameters, *adam.m, *adam.v)]
         tensors += [x for x in held if isinstance(x, Tensor)]
         return [*held, *tensors, *(x.data for x in tensors), *(x.requires_grad for x in tensors)]
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of all that ``steps`` changes, to be ``put_back``: the state, and that of ``rng``."""
+        return {name: x.data.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
+
+    def put_back(self, snapshot: dict[str, Any]) -> None:
+        for name, tensor in self.state().items():
+            tensor.data[...] = snapshot[name]
+        backend.set_rng_state(self.rng, snapshot["the draws"])
 
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:
         """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""

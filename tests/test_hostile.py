@@ -82,6 +82,7 @@ def settings(**changed):
         {"iteration": True},
         {"crc32": None},
         {"threads": 0},
+        {"workers": 1.0},
         {"size": -1},
         {"data": 3},
         {"version": 2},

@@ -118,7 +118,7 @@ def test_what_may_not_change_is_named(tmp_path, images, capsys):
     capsys.readouterr()
 
     message = fails(capsys, "--resume", "--out", out, "--seed", 1)
-    assert "--resume takes no --seed; it takes --device, --threads, --data, --size, --no-replay" in message
+    assert "--resume takes no --seed; it takes --device, --workers, --threads, --data" in message
     assert "--resume takes no --critic" in fails(capsys, "--resume", "--out", out, "--critic", 9, 9)
     assert "is at iteration 6 already" in fails(capsys, "--resume", "--out", out, "--iterations", 5)
     (images / "train-images-idx3-ubyte").write_bytes(idx((40, 6, 5), bytes(range(200)) * 6))
