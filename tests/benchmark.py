@@ -18,7 +18,10 @@ import numpy as np
 
 from minigan import backend, pictures
 from minigan.cli import use_threads
+from minigan.data import load_images, sampler
 from minigan.files import write
+from minigan.training import WGANGP
+from minigan.workers import sharing, workers_for
 from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
 from tests.peers import PEERS
 
@@ -110,22 +113,25 @@ def busy() -> Iterator[None]:
 
 
 def crowd(rounds: int) -> None:
-    """Milliseconds an iteration alone and beside a busy process: replayed and eager, with every thread and with one."""
+    """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
+    cores, images = os.cpu_count() or 1, load_images()
     print("\nmilliseconds an iteration, alone and beside a process that uses every core\n")
-    print("| size | | threads | alone | beside | / the default's time alone |\n|---|---|---|---|---|---|")
-    for label in ("article", "default"):
-        default = 0.0
-        for name in ("minigan", "minigan, eager"):
-            for threads in (os.cpu_count(), 1):
-                with use_threads(threads):
-                    alone = milliseconds(SIZES[label], [name], "cpu", rounds)[name]
+    print("| size | workers | threads of each | alone | beside |\n|---|---|---|---|---|")
+    for label in ("article", "default", "middle"):
+        settings = SIZES[label].settings
+        ways = {(1, cores): [], (1, 1): [], (workers_for(settings, cores), 1): []}
+        for _ in range(rounds):
+            for (number, threads), took in ways.items():
+                model = WGANGP(settings, sampler(images), 784)
+                with use_threads(threads), sharing(model, images, number, True, threads):
+                    for _ in range(6):
+                        model.iteration()
+                    alone = timed(model.iteration, int, 100)
                     with busy():
-                        beside = milliseconds(SIZES[label], [name], "cpu", rounds)[name]
-                default = default or alone
-                print(
-                    f"| {label} | {name} | {threads} | {alone:.2f} | {beside:.1f} | {beside / default:.2f} |",
-                    flush=True,
-                )
+                        took.append((1000 * alone, 1000 * timed(model.iteration, int, 100)))
+        for (number, threads), took in ways.items():
+            alone, beside = map(median, zip(*took))
+            print(f"| {label} | {number} | {threads} | {alone:.2f} | {beside:.1f} |", flush=True)
 
 
 def growth(device: str, rounds: int, picture: Path) -> None:
@@ -158,11 +164,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
     parser.add_argument("--rounds", type=int, default=5, help="each times every library once [5]")
+    parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
     parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
     parser.add_argument("--child", choices=BUILDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return run_child(args.child, args.device)
+    if args.crowd:
+        return crowd(args.rounds)
     if args.growth:
         return growth(args.device, args.rounds, Path("out/growth.png"))
 

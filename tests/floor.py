@@ -34,6 +34,11 @@ class Size:
     def networks(self) -> tuple[list[int], list[int]]:
         return [784, *self.critic, 1], [self.noise, *self.generator, 784]
 
+    @property
+    def settings(self) -> Settings:
+        widths = {"critic": self.critic, "generator": self.generator, "noise_dim": self.noise}
+        return Settings(batch_size=self.batch, critic_steps=self.steps, learning_rate=LR, average=0.0, **widths)
+
 
 SIZES = {
     "article": Size((128, 32), (32, 128), 10, 100),
@@ -47,16 +52,7 @@ LR, BETAS, EPS, WEIGHT = 1e-4, (0.5, 0.9), 1e-8, 10.0
 
 def build_minigan(size: Size, device: str, replay: bool = True) -> Built:
     backend.use(device)
-    settings = Settings(
-        batch_size=size.batch,
-        critic_steps=size.steps,
-        learning_rate=LR,
-        critic=size.critic,
-        generator=size.generator,
-        noise_dim=size.noise,
-        average=0.0,
-    )
-    model = WGANGP(settings, sampler(load_images()), 784, replay)
+    model = WGANGP(size.settings, sampler(load_images()), 784, replay)
     return model.iteration, lambda: backend.to_numpy(model.critic.parameters()[-1])
 
 

@@ -32,6 +32,7 @@ def section(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_interview(section):
     figures = section("interview", 0.5)
     for name in ("normal", "bimodal"):
@@ -52,12 +53,14 @@ def test_order(section):
     assert figures["spread, mean of D(y_i)"] < 1e-5 < 1 < figures["spread, one D(y_1, ..., y_M)"]
 
 
+@pytest.mark.slow
 def test_fight(section):
     figures = section("fight", 1)
     assert figures["last L1"] < figures["largest L1"] / 5
     assert figures["distance at 800"] < 0.5
 
 
+@pytest.mark.slow
 def test_unconstrained(section):
     figures = section("unconstrained", 0.3)
     assert figures["last L1, critic alone, none"] > 10 * figures["last L1, critic alone, penalty"]
@@ -67,6 +70,7 @@ def test_unconstrained(section):
     assert figures["distance, sigmoid"] > 4 * figures["distance, penalty"]
 
 
+@pytest.mark.slow
 def test_constraints(section):
     figures = section("constraints", 0.19)
     assert len(figures) == 9
@@ -78,6 +82,7 @@ def test_constraints(section):
     assert abs(figures["(b) gradient, (s - 1)^2"]["slope by gradient, mean"] - 1) < abs(steep - 1) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kinds", [("where", WHERE), ("games", GAMES)])
 def test_side_by_side(section, name, kinds):
     figures = section(name, 0.1)
@@ -86,6 +91,7 @@ def test_side_by_side(section, name, kinds):
         assert 0.4 < row["slope by gradient, mean"] < 3 and row["distance to the target"] < 0.6
 
 
+@pytest.mark.slow
 def test_plane(section):
     figures = section("plane", 0.08)
     assert figures["modes found, 8 Gaussians"] > 4 and figures["modes found, 25 Gaussians"] > 12

@@ -233,6 +233,7 @@ def test_what_else_is_not_finite_is_named(mnist):
         held[...] = before
 
 
+@pytest.mark.slow
 def test_a_short_real_training(mnist):
     """L1 falls, the gradient norm approaches 1, and the samples leave noise far behind.
 
