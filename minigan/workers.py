@@ -27,6 +27,7 @@ from .data import sampler
 from .settings import Settings
 from .training import WGANGP
 
+ROWS = 16  # of a batch, at least, that are worth another worker, which runs all the same Python
 SPINS = 300
 PATIENCE = 1.0  # seconds between two looks whether the others still live
 
@@ -42,13 +43,15 @@ class Shared(NamedTuple):
     networks: dict[str, list[Any]]  # parameters, first and second moments, and each worker's gradients, float32
     figures: Any  # L1, the mean slope, and a checksum of the draws, of each worker, float64
     running: Any  # 0 once all is over
+    message: Any  # why a worker has ended, if it can say
 
 
 def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
     sizes = {name: sum(p.data.size for p in adam.parameters) for name, adam in _adams(model).items()}
     networks = {name: [context.RawArray("f", n) for _ in range(3 + number)] for name, n in sizes.items()}
     semaphores = [context.Semaphore(0) for _ in range(number)]
-    return Shared(semaphores, networks, context.RawArray("d", 3 * number), context.RawValue("i", 1))
+    figures, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
+    return Shared(semaphores, networks, figures, running, message)
 
 
 def _adams(model: WGANGP) -> dict[str, Any]:
@@ -186,8 +189,13 @@ def wait(semaphore: Any, look: Callable[[], None]) -> None:
 
 
 def workers_for(settings: Settings, most: int) -> int:
-    """How many workers share an iteration where ``most`` could be of use: as many as divide the batch evenly."""
-    return max(n for n in range(1, most + 1) if settings.batch_size % n == 0)
+    """How many workers share an iteration, of at most ``most``: as divide the batch evenly, with ``ROWS`` for each."""
+    try:
+        import multiprocessing.synchronize  # noqa: F401 (some systems have none: there it is one process)
+    except ImportError:
+        return 1
+    batch = settings.batch_size
+    return max(n for n in range(1, most + 1) if n == 1 or (batch % n == 0 and batch >= ROWS * n))
 
 
 @contextmanager
@@ -208,7 +216,8 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
     def look() -> None:
         for process in others:
             if process.exitcode is not None:
-                raise WorkersLost(f"a worker has ended, with status {process.exitcode}")
+                why = shared.message.value.decode(errors="replace") or f"with status {process.exitcode}"
+                raise WorkersLost(f"a worker has ended, {why}")
 
     before = {owner: dict(vars(owner)) for owner in (model, *_adams(model).values())}
     join(model, shared, 0, look)
@@ -271,9 +280,13 @@ def work(
 
     join(model, shared, rank, look)
     shared.semaphores[0].release()
-    with numpy.errstate(over="ignore", invalid="ignore"):
-        while True:
-            wait(shared.semaphores[rank], look)
-            if not shared.running.value:
-                return
-            model.iteration()
+    try:
+        with numpy.errstate(over="ignore", invalid="ignore"):
+            while True:
+                wait(shared.semaphores[rank], look)
+                if not shared.running.value:
+                    return
+                model.iteration()
+    except Exception as error:
+        shared.message.value = f"with {type(error).__name__}: {error}".encode()[:299]
+        os._exit(1)

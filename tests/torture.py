@@ -21,8 +21,8 @@ from tests.running import ROOT
 from tests.test_data import idx
 
 RUN = [
-    "--threads",
-    "1",
+    "--workers",
+    "2",
     "--learning-rate",
     "1e-5",
     "--critic",
