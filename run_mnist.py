@@ -44,6 +44,8 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     with locked(out), cli.endings() as asked, numpy.errstate(over="ignore", invalid="ignore"):  # told by Diverged
         refuse_another_run(args)  # which may have begun meanwhile
         print(described(images, args.data), flush=True)
+        if args.device == "cpu" and (line := cli.slower_kernels()):
+            tell(line)
         try:
             if run.iteration == 0:
                 run.snapshot(out)
@@ -132,7 +134,7 @@ def refuse_another_run(args: argparse.Namespace) -> None:
 def about(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
     """What a run says of itself beside its settings."""
     told = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images)}
-    return {**told, "workers": args.workers, "threads": args.threads, "device": args.device}
+    return {**told, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
 
 
 def reopen(args: argparse.Namespace) -> Run:
@@ -156,6 +158,8 @@ def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.
     images = load_images(args.data, size=args.size)
     if (images.shape[1:], zlib.crc32(images)) != (run.shape, run.about["crc32"]):
         raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
+    if args.device == "cpu" and (before := run.about["kernels"]) != cli.kernels():
+        tell(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
     run.about = about(args, images)
     return run, images
 

@@ -19,6 +19,7 @@ from .data import DataError
 from .settings import PRESETS, Number, Settings
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
+AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
 WORK = 10_000_000  # multiplications and additions in a product that are worth another thread
 
 
@@ -199,6 +200,20 @@ def threads_for(settings: Settings, dim: int) -> int:
 def use_threads(number: int) -> threadpool_limits:
     """Let NumPy multiply matrices with ``number`` threads: from here on, or ``with use_threads(number):`` inside."""
     return threadpool_limits(number, user_api="blas")
+
+
+def kernels() -> str:
+    """The kind of processor whose kernels multiply matrices: with others the same run comes to other bits."""
+    return "".join(sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()}))
+
+
+def slower_kernels() -> str | None:
+    """What to say where OpenBLAS does not know the processor, and has chosen kernels without its widest registers."""
+    processor = Path("/proc/cpuinfo")
+    chosen_by_hand = "OPENBLAS_CORETYPE" in os.environ or not any(blas.get("architecture") for blas in _blas())
+    if chosen_by_hand or kernels() in AVX512 or not processor.exists() or "avx512f" not in processor.read_text():
+        return None
+    return f"OpenBLAS takes this processor for a {kernels()}; faster, as a rule: OPENBLAS_CORETYPE=SkylakeX in front"
 
 
 def _blas() -> list[dict]:

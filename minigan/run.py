@@ -38,9 +38,9 @@ class Run:
     """A model ``gan`` of images of ``shape`` (height, width), and what it has come to.
 
     ``about`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were brought
-    to, or None, ``crc32`` of all pixels, ``workers``, ``threads`` and ``device``. ``pending`` are the figures (2,) of
-    the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` those of the
-    training alone.
+    to, or None, ``crc32`` of all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are the
+    figures (2,) of the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds``
+    those of the training alone.
     """
 
     def __init__(self, settings: Settings, shape: tuple[int, int], about: dict[str, Any]) -> None:
@@ -207,7 +207,8 @@ def load(path: Path | str) -> Run:
         numbers = [(n, COUNT) for n in (*shape, about["workers"], about["threads"])]
         numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0))]
         numbers += [(about["crc32"], Number(int, 0, 2**32)), (about["size"] or 1, SIZES)]
-        if len(shape) != 2 or not all(allowed.allows(n) for n, allowed in numbers) or type(about["data"]) is not str:
+        texts = all(isinstance(about[name], str) for name in ("data", "kernels"))
+        if len(shape) != 2 or not texts or not all(allowed.allows(n) for n, allowed in numbers):
             raise ValueError("its header holds what is no number or path")
         layers = [[shape[0] * shape[1], *settings.critic, 1], [settings.noise_dim, *settings.generator]]
         if sum(n * m for sizes in layers for n, m in pairwise(sizes)) > sum(x.size for x in arrays.values()):

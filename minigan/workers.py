@@ -13,9 +13,11 @@ product would meet in every product. Every worker is a whole model, which knows 
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy
@@ -230,8 +232,9 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
 
     model.iteration = shared_iteration
     try:
-        for process in others:
-            process.start()
+        with alone():
+            for process in others:
+                process.start()
         for _ in others:
             wait(shared.semaphores[0], look)  # all are ready
         with use_threads(threads):
@@ -250,6 +253,16 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
         for adam in _adams(model).values():
             for x in (*adam.parameters, *adam.m, *adam.v):
                 x.data = x.data.copy()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is started inside imports this module only, and not the program over again that it was started by."""
+    program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def work(

@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 
 from minigan import backend, pictures
-from minigan.cli import use_threads
+from minigan.cli import kernels, use_threads
 from minigan.data import load_images, sampler
 from minigan.files import write
 from minigan.training import WGANGP
@@ -178,7 +178,7 @@ def main() -> None:
     peers = installed(args.device)
     missing = [name for name, peer in PEERS.items() if args.device in peer.devices and name not in peers]
     print(
-        f"{os.cpu_count()} cores, NumPy {np.__version__}"
+        f"{os.cpu_count()} cores, NumPy {np.__version__}, kernels for {kernels()}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
     names = ["minigan", "minigan, eager", "floor", *peers]

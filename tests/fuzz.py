@@ -27,7 +27,8 @@ SETTINGS = Settings(critic=(3,), generator=(2,), batch_size=4, noise_dim=2, cons
 
 
 def honest_checkpoint() -> bytes:
-    run = Run(SETTINGS, (2, 3), {"data": "x", "size": None, "crc32": 7, "workers": 1, "threads": 1, "device": "cpu"})
+    about = {"data": "x", "size": None, "crc32": 7, "workers": 1, "threads": 1, "kernels": "", "device": "cpu"}
+    run = Run(SETTINGS, (2, 3), about)
     run.rows, run.pending = [(1, 0.5, 1.0, 0.1)], [np.ones(2, "float32")]
     run.snapshots = [(i, np.full((run.kept, 2, 3), i, "uint8")) for i in (0, 1)]
     run.evaluations = [dict.fromkeys(EVALUATION, 1)]

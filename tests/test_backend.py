@@ -136,7 +136,7 @@ def test_every_section_of_the_article_stays_on_the_device(monkeypatch, tmp_path,
     assert drawn
 
 
-ABOUT = {"data": "", "size": None, "crc32": 0, "workers": 1, "threads": 1, "device": "gpu"}
+ABOUT = {"data": "", "size": None, "crc32": 0, "workers": 1, "threads": 1, "kernels": "", "device": "gpu"}
 
 
 def begun(settings, pixels):

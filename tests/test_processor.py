@@ -1,6 +1,7 @@
 """How many threads a run takes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_info
@@ -8,6 +9,7 @@ from threadpoolctl import threadpool_info
 from minigan import cli
 from minigan.cli import threads_for, use_threads
 from minigan.settings import PRESETS, Settings
+from tests.running import TINY, run
 
 
 def of_blas():
@@ -30,3 +32,30 @@ def test_the_threads_are_those_that_were_asked_for():
     with use_threads(1):
         assert set(of_blas()) == {1}
     assert of_blas() == before
+
+
+def test_kernels_that_do_not_suit_the_processor(monkeypatch, tmp_path):
+    said = []
+    for chosen, flags, asked in (
+        ("Haswell", "avx2 avx512f", None),
+        ("Haswell", "avx2 avx512f", "Haswell"),
+        ("SkylakeX", "avx2 avx512f", None),
+        ("Haswell", "avx2", None),
+    ):
+        monkeypatch.setattr(cli, "_blas", lambda chosen=chosen: [{"num_threads": 2, "architecture": chosen}])
+        monkeypatch.setattr(cli.Path, "read_text", lambda path, flags=flags: flags)
+        monkeypatch.setenv("OPENBLAS_CORETYPE", asked) if asked else monkeypatch.delenv("OPENBLAS_CORETYPE", False)
+        said.append(cli.slower_kernels())
+    assert said[1:] == [None] * 3
+    if Path("/proc/cpuinfo").exists():
+        assert said[0].startswith("OpenBLAS takes this processor for a Haswell; faster, as a rule: OPENBLAS_CORETYPE=")
+
+
+def test_another_processor_is_told_of(tmp_path, images, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "kernels", lambda: "Z80")
+        run(*TINY, "--data", images, "--out", tmp_path)
+    capsys.readouterr()
+    assert run("--resume", "--out", tmp_path) == 0
+    error = capsys.readouterr().err
+    assert "by kernels for a Z80: it goes on up to rounding, not bit for bit" in error and error.count("\n") == 1

@@ -184,7 +184,7 @@ def test_a_stop_ends_all_of_them(tmp_path, images):
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == (143 if number == signal.SIGTERM else -9) and "Traceback" not in stderr
         deadline = time.monotonic() + 30
-        while any(os.path.exists(f"/proc/{pid}") and "run_mnist" in command_of(pid) for pid in others):
+        while any(os.path.exists(f"/proc/{pid}") and "multiprocessing" in command_of(pid) for pid in others):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert load(tmp_path / name).iteration > 0
