@@ -85,7 +85,7 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
         if status == 0 and (line := run.collapse()):
             status = cli.FAILED
             tell(line)
-        print(f"{'interrupted after ' if asked else ''}{run.summary()}: see {out / 'report.html'}")
+        print(f"{'interrupted after ' if status > 128 else ''}{run.summary()}: see {out / 'report.html'}")
     return status
 
 
