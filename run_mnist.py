@@ -1,7 +1,6 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
-import math
 import sys
 import warnings
 import zlib
@@ -141,7 +140,7 @@ def reopen(args: argparse.Namespace) -> Run:
     """The run in ``args.out``, with its data and threads where none are given."""
     run = load(args.out / FILE)
     args.data = args.data or Path(run.about["data"])
-    if args.mode != "generate" and kind_of(args.data) == "pictures":
+    if args.mode != "generate" and args.data.exists() and kind_of(args.data) == "pictures":
         args.size = args.size or run.about["size"]
     args.workers = args.workers or (run.about["workers"] if args.device == "cpu" else 1)
     args.threads = args.threads or run.about["threads"]
@@ -173,8 +172,8 @@ def look_again(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """The pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new figures as well."""
     run = reopen(args)
     by = Judge(args.data, args.size) if args.mode == "evaluate" else judge_of(args)
-    if by and by.train.shape[1] != math.prod(run.shape):
-        raise InputError(f"--data {args.data} holds images of another size than the run in {args.out}")
+    if by and zlib.crc32(by.train) != run.about["crc32"]:
+        raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
     with locked(args.out):
         if args.mode == "evaluate":
             run.evaluate(args.out, by, given.get("seed"))

@@ -17,6 +17,7 @@ from .backend import DeviceError
 from .choices import Choices
 from .data import DataError
 from .settings import PRESETS, Number, Settings
+from .training import Diverged
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
 AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
@@ -84,7 +85,7 @@ def path(text: str) -> Path:
     """An argparse type: the path of a file or folder."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 def text(value: Any) -> str:
@@ -105,7 +106,7 @@ def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
         yield
     except DeviceError as error:
         parser.error(f"--device {args.device}: {error}")
-    except (InputError, DataError) as error:
+    except (InputError, DataError, Diverged) as error:
         parser.error(str(error))
     except MemoryError as error:
         parser.error(f"not enough memory for these sizes: {error}")

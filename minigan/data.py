@@ -14,6 +14,7 @@ A source has a split "train", and if samples are to be judged by it, a split "te
 import gzip
 import math
 import os
+import re
 import stat
 import sys
 import warnings
@@ -110,11 +111,15 @@ def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarr
 
 def kind_of(source: Path) -> str:
     """What a source has: "arrays", "IDX files" or "pictures". Raises DataError for none of them."""
-    if source.suffix in ARRAYS and source.is_file():
+    try:
+        is_file = source.is_file()
+    except OSError as error:  # as of a name that is too long
+        raise DataError(f"{str(source)[:100]}...: {error.strerror}") from None
+    if source.suffix in ARRAYS and is_file:
         return "arrays"
     taken = "a folder of IDX files (train-images-idx3-ubyte) or of pictures (.png, .jpg, ...), or an .npy or .npz file"
     if not source.is_dir():
-        found = "is a file of another kind" if source.is_file() else "there is no such file or folder"
+        found = "is a file of another kind" if is_file else "there is no such file or folder"
         found = "is one IDX file; its folder is what to give" if "-ubyte" in source.name else found
         raise DataError(f"{source}: {found}; expected {taken}")
     if any(source.glob("*-ubyte*")):
@@ -189,8 +194,8 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
         known = [name for kind in kinds for name in (f"{split}_{kind}", f"{kind}_{split}")]
         known += kinds if split == "train" else ()
         found = sorted((n for n in held if n.lower() in known), key=lambda n: known.index(n.lower()))
-        if not found and split == "train" and kinds is IMAGES and len(held) == 1 and "test" not in min(held).lower():
-            found = list(held)
+        if not found and split == "train" and kinds is IMAGES and len(held) == 1:
+            found = [name for name in held if not re.search("test|label|target|^y", name.lower())]
         if not found:
             raise DataError(f"{source}: expected an array {split}_{kinds[0]} in it, got {', '.join(held) or 'none'}")
         array = held[found[0]]
@@ -205,7 +210,7 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
     if rows and side**2 == math.prod(x.shape[1:]):
         x = x.reshape(-1, side, side)
     colours = x.ndim == 4 and x.shape[3] == 3
-    if not (x.ndim == 3 or colours) or 0 in x.shape or len(x) < max(x.shape[1:]):
+    if not (colours or (x.ndim == 3 and x.shape[2] not in (3, 4))) or 0 in x.shape or len(x) < max(x.shape[1:]):
         raise DataError(
             f"{source}: expected images (n, height, width), and more of them than pixels each way, got {x.shape}"
         )

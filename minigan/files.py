@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-PART = ".part"
+PART = ".minigan-part"
 
 
 @contextmanager
@@ -24,6 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(part)
         os.replace(part, path)
         _flush(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -23,6 +23,7 @@ from .losses import softmax_cross_entropy
 from .nn import MLP
 from .optim import Adam
 from .tensor import Tensor, no_grad
+from .training import Diverged
 
 FILE = "classifier.npz"
 HIDDEN = (256, 64)
@@ -84,17 +85,20 @@ class Judge:
         """
         figures = self._figures(samples)
         fake, train, test = (_mean_score(critic, x) for x in (samples, self.train[: len(self.test)], self.test))
-        return figures | {
+        figures |= {
             "units": figures["frechet"] / max(self.real["frechet"], 1e-9),
             "nearest": self._nearest(samples),
             "l1_train": fake - train,
             "l1_test": fake - test,
         }
+        if not numpy.isfinite(list(figures.values())).all():
+            raise Diverged("the samples are too far from any image to be judged: a figure of them is not finite")
+        return figures
 
     def _figures(self, images: numpy.ndarray) -> dict[str, float]:
         seen = look(self.classifier, images)
         if not numpy.isfinite(seen.features).all():
-            raise DataError("the classifier's features of the samples are not finite: there is nothing to judge")
+            raise Diverged("the classifier's features of the samples are not finite: there is nothing to judge")
         shares = numpy.bincount(classes(seen), minlength=seen.probabilities.shape[1]) / len(images)
         precision, recall = precision_recall(self._real.features, seen.features)
         return {
@@ -313,10 +317,11 @@ def build(args: argparse.Namespace) -> int:
         if images.shape[1:] != splits[0][0].shape[1:]:
             raise DataError(f"{args.data}: its test images have another size than its training images")
     known, asked = (set(labels.tolist()) for _, labels in splits)
-    if len(splits[0][0]) < BATCH or len(known) < 2 or asked - known:
+    few = len(splits[0][0]) < BATCH or len(splits[1][0]) < FEWEST
+    if few or len(known) < 2 or asked - known:
         raise DataError(
-            f"{args.data}: expected {BATCH} training images or more, of two classes or more, with the test images'"
-            f" among them; got {len(splits[0][0])}, of {len(known)}"
+            f"{args.data}: expected {BATCH} training images or more, of two classes or more, and {FEWEST} test images,"
+            f" of classes among them; got {len(splits[0][0])}, of {len(known)}, and {len(splits[1][0])}"
         )
     start = time.perf_counter()
     classifier = train(*splits[0])

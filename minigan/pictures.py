@@ -71,8 +71,9 @@ def animation(snapshots: Sequence[Snapshot]) -> bytes:
     frames = []
     for iteration, images in snapshots:
         picture = Image.fromarray(tile(images, columns=panel_side(images.shape[1:])))
-        scale = max(1, 400 // picture.width)
+        scale = max(1, 400 // max(picture.size))
         picture = picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
+        picture.thumbnail((2000, 2000))
         frame = Image.new("L", (picture.width, picture.height + 24), 255)
         frame.paste(picture, (0, 24))
         ImageDraw.Draw(frame).text((frame.width / 2, 12), f"{iteration:,}", fill=0, font=font, anchor="mm")

@@ -73,7 +73,8 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
 
 def generator(run: Run) -> str:
     """The generator that draws the samples, as JSON, for the page to run; its weights in half precision."""
-    arrays, settings = [backend.to_numpy(p) for p in run.gan.averaged.parameters()], run.settings
+    most, settings = 65504, run.settings  # as half precision goes
+    arrays = [backend.to_numpy(p).clip(-most, most) for p in run.gan.averaged.parameters()]
     told = {
         "sizes": [len(arrays[0]), *(len(bias) for bias in arrays[1::2])],
         "hidden": settings.hidden,

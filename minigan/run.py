@@ -161,6 +161,9 @@ class Run:
             "snapshots": numpy.array(images, "uint8").reshape(len(images), self.kept, *self.shape),
             "evaluations": numpy.array(judged, "float64").reshape(-1, len(EVALUATION)),
         }
+        for name, x in arrays.items():
+            if x.dtype.kind == "f" and not numpy.isfinite(x).all():
+                raise Diverged(f"training diverged: {name} hold numbers that are no longer finite")
         write(folder / FILE, in_memory(numpy.savez, **arrays))
         write_json(folder / "settings.json", {**asdict(self.settings), **self.about})
         self.write_curves(folder)

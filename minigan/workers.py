@@ -12,6 +12,7 @@ product would meet in every product. Every worker is a whole model, which knows 
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import warnings
@@ -31,6 +32,7 @@ from .training import WGANGP
 
 ROWS = 16  # of a batch, at least, that are worth another worker, which runs all the same Python
 SPINS = 300
+ENDS = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE = 1.0  # seconds between two looks whether the others still live
 
 
@@ -209,10 +211,14 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
     if number == 1:
         yield
         return
+    if model.batch_size % number:
+        raise ValueError(f"{number} workers cannot share batches of {model.batch_size} rows evenly")
     context = multiprocessing.get_context("spawn")
-    shared, pixels = shared_by(number, model, context), context.RawArray("B", images.size)
+    with undisturbed():
+        shared, pixels = shared_by(number, model, context), context.RawArray("B", images.size)
     numpy.frombuffer(pixels, "uint8")[:] = images.ravel()
-    begin = (model.settings, pixels, images.shape, replay, threads, model.snapshot(), model.iterations)
+    state = context.RawArray("B", pickle.dumps(model.snapshot()))
+    begin = (model.settings, pixels, images.shape, replay, threads, state, model.iterations)
     others = [context.Process(target=work, args=(shared, rank, *begin), daemon=True) for rank in range(1, number)]
 
     def look() -> None:
@@ -232,7 +238,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
 
     model.iteration = shared_iteration
     try:
-        with alone():
+        with undisturbed(), alone():
             for process in others:
                 process.start()
         for _ in others:
@@ -256,6 +262,17 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is started inside hears of no end that a terminal or a system announces: the first process does."""
+    mask = getattr(signal, "pthread_sigmask", lambda how, signals: set())
+    before = mask(getattr(signal, "SIG_BLOCK", 0), {getattr(signal, name) for name in ENDS if hasattr(signal, name)})
+    try:
+        yield
+    finally:
+        mask(getattr(signal, "SIG_SETMASK", 0), before)
+
+
+@contextmanager
 def alone() -> Iterator[None]:
     """What is started inside imports this module only, and not the program over again that it was started by."""
     program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -273,18 +290,18 @@ def work(
     shape: tuple[int, ...],
     replay: bool,
     threads: int,
-    snapshot: dict[str, Any],
+    state: Any,
     iterations: int,
 ) -> None:
     """What a worker does, in a process of its own: an iteration whenever the first one begins one."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ENDS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # the first one hears of it, and ends the others
     warnings.simplefilter("ignore")  # it says the same
     use_threads(threads)
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)
     model = WGANGP(settings, sampler(images), images[0].size, replay)
-    model.put_back(snapshot)
+    model.put_back(pickle.loads(state))
     model.iterations = iterations
 
     def look() -> None:

@@ -68,7 +68,7 @@ def test_arrays_are_found_by_their_names(order, names, tmp_path):
     assert (load_labels(tmp_path / "a.npz") == Y).all() and (load_labels(tmp_path / "a.npz", "test") == Y[:9]).all()
 
 
-@pytest.mark.parametrize("names", [("x_test",), ("test_images", "test_labels"), ("one", "other")])
+@pytest.mark.parametrize("names", [("x_test",), ("labels",), ("test_images", "test_labels"), ("one", "other")])
 def test_no_array_is_chosen_by_its_place(names, tmp_path):
     np.savez(tmp_path / "a.npz", **dict.fromkeys(names, X))
     with pytest.raises(DataError, match=rf"expected an array train_images in it, got {', '.join(names)}"):
@@ -102,8 +102,9 @@ def test_hidden_folders_and_links(tmp_path):
     [
         (X.astype("int64"), "expected uint8, or floats from 0 to 1, got int64"),
         (X / 100, "expected uint8, or floats from 0 to 1, got float64 from 0.0 to 2.55"),
-        (np.full((3, 3, 3), np.nan), "expected uint8, or floats from 0 to 1, got float64 from nan"),
+        (np.full((5, 5, 5), np.nan), "expected uint8, or floats from 0 to 1, got float64 from nan"),
         (X[:, :, :, None], r"expected images \(n, height, width\), .* got \(40, 6, 5, 1\)"),
+        (np.zeros((40, 30, 3), "uint8"), r"and more of them than pixels each way, got \(40, 30, 3\)"),
         (X[:0], r"got \(0, 6, 5\)"),
         (np.moveaxis(X, 0, 2), r"expected images \(n, height, width\), and more of them .*, got \(6, 5, 40\)"),
         (X.reshape(40, 30), r"got \(40, 30\)"),

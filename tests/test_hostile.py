@@ -19,6 +19,7 @@ from minigan import judge
 from minigan.data import DataError
 from minigan.run import Run, load
 from minigan.settings import Settings
+from minigan.training import WGANGP
 from tests import fuzz
 from tests.running import TINY, fails, files, run, state
 from tests.test_data import idx
@@ -130,17 +131,52 @@ def test_arrays_that_are_not_a_runs(arrays, message, trained, capsys):
     assert f"error: {path}: " in error and message in error
 
 
-def test_many_rows_and_large_weights(trained, judged, capsys):
+def test_many_rows_and_large_weights(tmp_path, judged, capsys):
     """What is read can be drawn and judged, or is told in one line."""
-    path = trained / "checkpoint.npz"
+    path = tmp_path / "out" / "checkpoint.npz"
+    run(*TINY, "--data", judged, "--out", tmp_path / "out")
     rewrite(path, {"rows": np.ones((10**6, 4))})
-    assert run("--report", "--out", trained, "--data", judged) == 0
+    assert run("--report", "--out", tmp_path / "out") == 0
     huge = np.float32(3e38)
     rewrite(path, {"averaged.weight2": np.full((8, 30), huge), "averaged.bias1": np.full(8, huge)})
     capsys.readouterr()
     with np.errstate(all="ignore"), suppress(SystemExit):
-        assert run("--evaluate", "--out", trained, "--data", judged) == 0
+        run("--evaluate", "--out", tmp_path / "out")
     assert capsys.readouterr().err.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--output", "none", "--penalty", "none", "--constraint", "clip", "--clip", 1e-6, "--learning-rate", 1e9],
+        ["--penalty", "none", "--hidden", "leaky_relu", "--learning-rate", 4, "--critic", 8, 8, 8],
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_nothing_is_saved_that_is_not_read(flags, tmp_path, judged, monkeypatch):
+    """Figures that are infinite where the weights are not yet; a figure that no row has come to."""
+    late = "leaky_relu" in flags
+    if late:
+        iteration = WGANGP.iteration
+        monkeypatch.setattr(WGANGP, "iteration", lambda gan: iteration(gan) * (np.inf if gan.iterations == 1011 else 1))
+    every = 10**4 if late else 5
+    given = ["--data", judged, "--iterations", 1011 if late else 10, "--evaluate-every", every, "--sample-every", every]
+    assert run(*TINY, *given, "--out", tmp_path, *flags) == 1
+    assert run("--generate", 3, "--out", tmp_path) == run("--report", "--out", tmp_path) == 0
+
+
+def test_what_is_somebodys_own_stays(tmp_path, images):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".movie.part.mp4").write_bytes(b"mine")
+    run(*TINY, "--data", images, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / ".movie.part.mp4").exists()
+
+
+def test_images_of_any_proportion(tmp_path):
+    for name, shape in (("tall", (900, 700, 2)), ("wide", (900, 1, 800))):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 256, shape, dtype="uint8"))
+        assert run(*TINY, "--iterations", 1, "--data", tmp_path / f"{name}.npy", "--out", tmp_path / name) == 0
+        assert max(matplotlib.image.imread(tmp_path / name / "animation.gif").shape) < 2100
 
 
 def test_a_checkpoint_that_is_larger_than_it_says(trained):
@@ -175,6 +211,19 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path, trained, images, capsys):
         os.mkfifo(path)
     assert "train-images-idx3-ubyte: not a regular file" in fails(capsys, "--data", images, "--out", tmp_path / "new")
     assert "checkpoint.npz: not a regular file" in fails(capsys, "--generate", 1, "--out", trained)
+
+
+def test_the_page_needs_no_images(tmp_path, trained):
+    held = load(trained)
+    held.about["data"] = str(tmp_path / "moved")
+    held.save(trained)
+    assert run("--report", "--out", trained) == 0
+
+
+def test_somebody_who_is_not_there(tmp_path, capsys):
+    assert "error: ~nosuchuser/x: there is no such file or folder" in fails(capsys, "--data=~nosuchuser/x")
+    message = fails(capsys, "--data", "x" * 5000)
+    assert "File name too long" in message and "--out" not in message
 
 
 @pytest.mark.parametrize("flag", ["--out", "--data"])

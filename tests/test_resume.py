@@ -56,8 +56,8 @@ def test_after_a_kill_everything_is_as_in_one_go(iteration, flags, tmp_path, jud
     run(*given, "--out", tmp_path / "once")
     out = tmp_path / "twice"
     killed_at(iteration, monkeypatch, *given, "--out", out)
-    (out / "samples" / ".half.part.png").write_bytes(b"half")
-    (out / ".a.part.b").mkdir()
+    (out / "samples" / ".half.minigan-part.png").write_bytes(b"half")
+    (out / ".a.minigan-part.b").mkdir()
     assert run("--resume", "--out", out) == 0
     assert files(out) == files(tmp_path / "once")
 

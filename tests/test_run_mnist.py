@@ -101,7 +101,7 @@ def test_evaluation_without_a_classifier(tmp_path, images, judged, capsys):
     message = fails(capsys, "--evaluate", "--data", judged, "--out", tmp_path / "out")
     assert "there is no classifier beside the data" in message
     message = fails(capsys, "--evaluate", "--data", MNIST, "--out", tmp_path / "out")
-    assert "holds images of another size" in message
+    assert "holds other images than the run in" in message
     message = fails(capsys, "--evaluate", "--generate", 5, "--out", tmp_path / "out")
     assert "--generate: not allowed with argument --evaluate" in message
 
@@ -227,7 +227,8 @@ def test_what_was_read_is_said(tmp_path, capsys):
 
 def test_a_disk_that_is_full(tmp_path, images, capsys, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    assert fails(capsys, *TINY, "--data", images, "--out", tmp_path / "out").endswith("out: No space left on device\n")
+    message = fails(capsys, *TINY, "--data", images, "--out", tmp_path / "out")
+    assert message.endswith(f"No space left on device ({tmp_path / 'out' / 'samples' / '0000000.png'})\n")
     assert [path.name for path in (tmp_path / "out").rglob("*")] in (["samples", ".lock"], [".lock", "samples"])
 
 

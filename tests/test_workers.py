@@ -173,6 +173,21 @@ def failing(*given, work=workers.work):
     work(*given)
 
 
+@pytest.mark.parametrize("signals", ["worker", "group"])
+def test_an_end_while_the_workers_begin(signals, tmp_path, images):
+    """They are killed while they import, or a terminal's Ctrl-C goes to all."""
+    process = start(*ENDLESS, "--workers", 2, "--data", images, "--out", tmp_path, start_new_session=True)
+    until(process, lambda: [pid for pid in children(process.pid) if "spawn_main" in command_of(pid)])
+    if signals == "group":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        (worker,) = [int(pid) for pid in children(process.pid) if "spawn_main" in command_of(pid)]
+        os.kill(worker, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (130 if signals == "group" else 1) and "Traceback" not in stderr
+    assert (tmp_path / "report.html").exists()
+
+
 def test_a_stop_ends_all_of_them(tmp_path, images):
     """Also where the whole group is told to end, as by Ctrl-C, and where the first one is killed."""
     for name, number in (("a", signal.SIGTERM), ("b", signal.SIGKILL)):
@@ -207,6 +222,11 @@ def command_of(pid):
 
 
 def test_a_number_that_cannot_be(tmp_path, images, capsys):
+    with (
+        pytest.raises(ValueError, match="5 workers cannot share batches of 12 rows"),
+        workers.sharing(WGANGP(SMALL, sampler(IMAGES), 12), IMAGES, 5, True, 1),
+    ):
+        pass
     out = tmp_path / "out"
     message = fails(capsys, *TINY, "--workers", 3, "--data", images, "--out", out)
     assert "--workers 3: expected a divisor of the batch size, 4" in message and not out.exists()

@@ -66,7 +66,7 @@ def kills(folder: Path, data: Path, times: int, seed: int) -> None:
         _, error = process.communicate()
         assert process.returncode == 0, error
     assert state(out) == state(folder / "whole"), "it came to another end"
-    assert not [*out.rglob("*.part*")]
+    assert not [*out.rglob("*minigan-part*")]
     print(f"{times} kills: {went_on} of the runs had saved since; iteration {last} is bit for bit the same")
 
 
@@ -85,7 +85,7 @@ def failing_saves(path: Path, step: int) -> None:
             raise AssertionError(f"a file of {len(good)} bytes was written in {room}")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert path.read_bytes() == good and not [*path.parent.glob(".*.part*")]
+        assert path.read_bytes() == good and not [*path.parent.glob(".*minigan-part*")]
     saved.save(path.parent)
     assert path.read_bytes() == good
     print(f"saves that fail after 0, {step}, {2 * step}... of {len(good)} bytes: each left the old checkpoint whole")
