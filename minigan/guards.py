@@ -261,10 +261,11 @@ def changed(*tensors: Any) -> None:
 
     A graph that was made of them before is no longer theirs.
     """
+    now = _now()
     for x in tensors:
         owner = _owner(x._data)
         at = id(owner)
-        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), _now()
+        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), now
 
 
 def _last_write(x: Any) -> int:
@@ -273,7 +274,7 @@ def _last_write(x: Any) -> int:
 
 def _owner(array: Array) -> Array:
     """The array that owns the memory, however a view was made of it."""
-    base = array
+    base = array.base
     while base is not None:
         array = base if isinstance(base, backend.xp.ndarray) else array
         base = getattr(base, "obj" if isinstance(base, memoryview) else "base", None)
