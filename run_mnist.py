@@ -155,12 +155,18 @@ def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.
     if run.settings.iterations < run.iteration:
         raise InputError(f"--resume: the run in {args.out} is at iteration {run.iteration:,} already")
     images = load_images(args.data, size=args.size)
-    if (images.shape[1:], zlib.crc32(images)) != (run.shape, run.about["crc32"]):
-        raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
+    refuse_other_images(args, run, images)
     if args.device == "cpu" and (before := run.about["kernels"]) != cli.kernels():
         tell(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
     run.about = about(args, images)
     return run, images
+
+
+def refuse_other_images(args: argparse.Namespace, run: Run, images: numpy.ndarray) -> None:
+    """Raises InputError for images, or rows of them, that the run was not trained on."""
+    shapes = run.shape, (run.shape[0] * run.shape[1],)
+    if images.shape[1:] not in shapes or zlib.crc32(images) != run.about["crc32"]:
+        raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
 
 
 def judge_of(args: argparse.Namespace, images: numpy.ndarray | None = None) -> Judge | None:
@@ -172,8 +178,8 @@ def look_again(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """The pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new figures as well."""
     run = reopen(args)
     by = Judge(args.data, args.size) if args.mode == "evaluate" else judge_of(args)
-    if by and zlib.crc32(by.train) != run.about["crc32"]:
-        raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
+    if by:
+        refuse_other_images(args, run, by.train)
     with locked(args.out):
         if args.mode == "evaluate":
             run.evaluate(args.out, by, given.get("seed"))
@@ -213,39 +219,22 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
         epilog="In brackets: the default, and after it what another --preset has instead.",
         argument_default=argparse.SUPPRESS,
     )
-    add, instead = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    count, add, instead = cli.number(COUNT), parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add("--device", choices=("cpu", "gpu"), help="NumPy or CuPy [cpu]")
-    add(
-        "--workers",
-        type=cli.number(COUNT),
-        metavar="N",
-        help="processes that share an iteration [what the sizes can use]",
-    )
-    add(
-        "--threads", type=cli.number(COUNT), metavar="N", help="that multiply matrices in each [1, or of one, the same]"
-    )
+    add("--workers", type=count, metavar="N", help="processes that share an iteration [what the sizes can use]")
+    add("--threads", type=count, metavar="N", help="that multiply matrices in each [1, or of one, the same]")
     add("--no-replay", action="store_true", help="run each iteration anew, instead of replaying a recorded one")
     add("--graph", action="store_true", help="on the GPU, replay an iteration as one CUDA graph (needs cuTENSOR)")
-    add(
-        "--data", type=cli.path, metavar="DATA", help="folder of IDX files or of pictures, or .npy or .npz file [MNIST]"
-    )
+    add("--data", type=cli.path, metavar="DATA", help="folder of IDX files or pictures, or .npy or .npz file [MNIST]")
     add("--size", type=cli.number(SIZES), metavar="N", help="pixels each way that pictures are brought to [28]")
     add("--out", type=cli.path, metavar="DIR", help="folder for all that the run leaves [out]")
     instead("--resume", action="store_true", help="go on with the run in --out, from its checkpoint")
     instead("--report", action="store_true", help="no training: the pictures and the page of the run in --out, anew")
     instead("--evaluate", action="store_true", help="no training: how good its samples are, in figures; and the page")
-    instead("--generate", type=cli.number(COUNT), metavar="N", help="no training: N samples from the checkpoint")
+    instead("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint")
     add("--preset", choices=PRESETS, help="where the settings below start from: digits fast, or well, or the article's")
-    defaults = {
-        "device": "cpu",
-        "workers": None,
-        "threads": None,
-        "no_replay": False,
-        "graph": False,
-        "data": None,
-        "size": None,
-    }
-    defaults |= {"out": Path("out"), "preset": "default", **dict.fromkeys(MODES, False)}
+    defaults = {"device": "cpu", "out": Path("out"), "preset": "default"}
+    defaults |= dict.fromkeys(("workers", "threads", "no_replay", "graph", "data", "size", *MODES))  # None: not given
     cli.add_settings(parser)
 
     given = vars(parser.parse_args(argv))

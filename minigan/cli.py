@@ -21,6 +21,7 @@ from .training import Diverged
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
 AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 WORK = 10_000_000  # multiplications and additions in a product that are worth another thread
 
 
@@ -165,7 +166,6 @@ def endings() -> Iterator[list[int]]:
 
     The first lets it end by itself; another is a KeyboardInterrupt.
     """
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     asked: list[int] = []
 
     def note(number: int, _: Any) -> None:
@@ -174,7 +174,7 @@ def endings() -> Iterator[list[int]]:
             raise KeyboardInterrupt
 
     # what was ignored at the start stays so: under nohup a closed terminal, in the background Ctrl-C
-    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}
     try:
         yield asked

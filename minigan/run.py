@@ -145,7 +145,6 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint, and what it says beside it for others. Raises Diverged where it is not finite."""
-        self.gan.check_finite()
         rng = backend.rng_state(self.gan.rng)
         header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.about}
         header |= {"iteration": self.iteration, "seconds": self.seconds}
@@ -163,7 +162,7 @@ class Run:
         }
         for name, x in arrays.items():
             if x.dtype.kind == "f" and not numpy.isfinite(x).all():
-                raise Diverged(f"training diverged: {name} hold numbers that are no longer finite")
+                raise Diverged(f"training diverged: {name} holds numbers that are no longer finite")
         write(folder / FILE, in_memory(numpy.savez, **arrays))
         write_json(folder / "settings.json", {**asdict(self.settings), **self.about})
         self.write_curves(folder)

@@ -133,8 +133,7 @@ class WGANGP:
         return {name: x.data.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
 
     def put_back(self, snapshot: dict[str, Any]) -> None:
-        for name, tensor in self.state().items():
-            tensor.data[...] = snapshot[name]
+        self.restore(snapshot, self.iterations)
         backend.set_rng_state(self.rng, snapshot["the draws"])
 
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:

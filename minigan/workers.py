@@ -25,14 +25,13 @@ import numpy
 
 from . import backend, guards
 from .backend import Array, kernel
-from .cli import use_threads
+from .cli import ENDS, use_threads
 from .data import sampler
 from .settings import Settings
 from .training import WGANGP
 
 ROWS = 16  # of a batch, at least, that are worth another worker, which runs all the same Python
 SPINS = 300
-ENDS = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE = 1.0  # seconds between two looks whether the others still live
 
 
@@ -90,11 +89,8 @@ class Rows:
         return numpy.ascontiguousarray(drawn[:, self.rank]).reshape(rows, *others)
 
 
-def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> Callable[[], None]:
-    """Let ``model`` be one of the workers; returns the function by which all wait for one another.
-
-    ``look`` raises, or ends the process, where another one has ended.
-    """
+def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> None:
+    """Let ``model`` be one of the workers; ``look`` raises, or ends the process, where another one has ended."""
     number = len(shared.semaphores)
     figures = numpy.frombuffer(shared.figures).reshape(number, 3)
 
@@ -141,7 +137,6 @@ def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> 
         meet()
 
     model.critic_step, model.steps, model.put_back = noted, all_steps, put_back_together
-    return meet
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
@@ -264,12 +259,14 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """What is started inside hears of no end that a terminal or a system announces: the first process does."""
-    mask = getattr(signal, "pthread_sigmask", lambda how, signals: set())
-    before = mask(getattr(signal, "SIG_BLOCK", 0), {getattr(signal, name) for name in ENDS if hasattr(signal, name)})
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     try:
         yield
     finally:
-        mask(getattr(signal, "SIG_SETMASK", 0), before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -294,9 +291,8 @@ def work(
     iterations: int,
 ) -> None:
     """What a worker does, in a process of its own: an iteration whenever the first one begins one."""
-    for name in ENDS:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)  # the first one hears of it, and ends the others
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)  # the first one hears of it, and ends the others
     warnings.simplefilter("ignore")  # it says the same
     use_threads(threads)
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)

@@ -34,7 +34,7 @@ def test_the_threads_are_those_that_were_asked_for():
     assert of_blas() == before
 
 
-def test_kernels_that_do_not_suit_the_processor(monkeypatch, tmp_path):
+def test_kernels_that_do_not_suit_the_processor(monkeypatch):
     said = []
     for chosen, flags, asked in (
         ("Haswell", "avx2 avx512f", None),
