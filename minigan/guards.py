@@ -201,8 +201,8 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
 
 
 def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-    """Whether a marked gradient went into the outputs, not through an input: what is older than all of them may."""
-    seen, stack, oldest = set(inputs), list(outputs), min((x.birth for x in inputs), default=0)
+    """Whether a marked gradient went into the outputs; one that is older than all inputs is a constant to them."""
+    seen, stack, oldest = set(), list(outputs), min((x.birth for x in inputs), default=0)
     while stack:
         x = stack.pop()
         if is_tensor(x) and x.unrecorded > oldest and x not in seen:

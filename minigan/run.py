@@ -121,10 +121,10 @@ class Run:
         images = pictures.to_bytes(self.samples(self.fixed_noise))
         (folder / "samples").mkdir(exist_ok=True)
         write(folder / "samples" / f"{self.iteration:07d}.png", pictures.grid(images, self.settings.grid))
-        every = self.settings.sample_every
+        thinned, every = False, self.settings.sample_every
         while self.iteration // every >= SNAPSHOTS:
-            every *= 2
-        kept = [(i, held) for i, held in self.snapshots if i % every == 0 and i < self.iteration]
+            thinned, every = True, 2 * every
+        kept = [(i, x) for i, x in self.snapshots if i < self.iteration and not (thinned and i % every)]
         self.snapshots = [*kept, (self.iteration, images[: self.kept])]
 
     def evaluate(self, folder: Path, judge: Judge, seed: int | None = None) -> None:

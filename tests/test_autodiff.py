@@ -648,6 +648,11 @@ def test_what_is_made_of_an_input_of_its_own_gradients():
     (g,) = mg.grad(x * x * x, x)
     w = mg.tensor([5.0], True)
     assert mg.grad((g * 2) * w, w)[0].item() == 24  # g is older than w
+    (g,) = mg.grad(w * w * w, w)
+    moved = w - 0.1 * g
+    assert mg.grad(moved * moved, moved)[0].item() == 2 * moved.item()
+    with pytest.raises(ValueError, match="computed without create_graph=True"):
+        mg.grad(moved * moved, [w, moved])  # w goes into moved through g as well
 
 
 def test_a_switch_that_two_tasks_use_at_once():
