@@ -132,7 +132,7 @@ def refuse_another_run(args: argparse.Namespace) -> None:
 
 def about(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
     """What a run says of itself beside its settings."""
-    told = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images)}
+    told = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
     return {**told, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
 
 
@@ -165,7 +165,7 @@ def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.
 def refuse_other_images(args: argparse.Namespace, run: Run, images: numpy.ndarray) -> None:
     """Raises InputError for images, or rows of them, that the run was not trained on."""
     shapes = run.shape, (run.shape[0] * run.shape[1],)
-    if images.shape[1:] not in shapes or zlib.crc32(images) != run.about["crc32"]:
+    if images.shape[1:] not in shapes or zlib.crc32(images.data) != run.about["crc32"]:
         raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
 
 
@@ -181,7 +181,7 @@ def look_again(args: argparse.Namespace, given: dict[str, Any]) -> int:
     if by:
         refuse_other_images(args, run, by.train)
     with locked(args.out):
-        if args.mode == "evaluate":
+        if by and args.mode == "evaluate":
             run.evaluate(args.out, by, given.get("seed"))
             run.save(args.out)
             print_table(run, by)
@@ -252,7 +252,7 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
 
 def main(argv: list[str] | None = None) -> int:
     with cli.unbroken_output(), warnings.catch_warnings():
-        warnings.showwarning = tell
+        warnings.showwarning = tell  # type: ignore[assignment]
         parser, args, given = parse(argv)
         with cli.one_line_errors(parser, args):
             backend.use(args.device)

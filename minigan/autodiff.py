@@ -15,7 +15,7 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
     materialize_grads: bool = False,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, ...]:
     """The gradients of the sum of ``g * output`` over ``outputs`` and ``grad_outputs``, with respect to each input.
 
     Arguments mean what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1, for outputs of one
@@ -43,12 +43,12 @@ def grad(
             gradients[x] = Tensor(backend.zeros(x.shape, x.dtype))
         elif x not in gradients and not allow_unused:
             guards.unused(i, x)
-    return tuple(map(gradients.get, inputs))
+    return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only where it was asked for
 
 
 def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:
     """The gradients of the inputs that it comes to, from the ``seeds``: outputs, each with the gradient there."""
-    path, gradients = between(inputs, [y for y, _ in seeds]), {}
+    path, gradients = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor]()
 
     def contribute(x: Tensor, g: Tensor) -> None:
         g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # where x was broadcast, its copies' gradients add up
@@ -71,7 +71,7 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
 def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:
     """The Tensors on a way from an output back to an input, newest first."""
     oldest = min((x.birth for x in inputs), default=0)
-    made_of, stack, path = {}, list(outputs), {}
+    made_of, stack, path = dict[Tensor, list[Tensor]](), list(outputs), dict[Tensor, None]()
     while stack:
         x = stack.pop()
         if x.birth >= oldest and x not in made_of:  # what is older than every input was made of none

@@ -21,6 +21,11 @@ Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
 
+xp: Any  # numpy or cupy: ``use`` chooses it, and the functions below
+matmul: Callable[[Array, Array], Array]
+sigmoid: Callable[[Array], Array]
+softplus: Callable[[Array], Array]
+adam_step: Callable[..., None]
 
 tape: ContextVar[Any] = ContextVar("tape", default=None)  # each thread's own: what its kernels are written down on
 

@@ -186,7 +186,7 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
     """The array of a split by its name; of images to train on, a single one of any name but a test set's."""
     with reading(source, "a file of arrays"), open(source, "rb") as file:
         if (begins := file.read(4)) not in (b"\x93NUM", b"PK\x03\x04"):
-            raise DataError(f"{source}: not a file of arrays: it begins with {begins}")
+            raise DataError(f"{source}: not a file of arrays: it begins with {begins!r}")
         file.seek(0)
         held = numpy.load(file, allow_pickle=False)
         if isinstance(held, numpy.ndarray):
@@ -279,11 +279,11 @@ def _classes(source: Path, split: str) -> numpy.ndarray:
 
 
 def _picture(path: Path, size: int) -> numpy.ndarray:
-    with reading(path, "a picture"), warnings.catch_warnings(), Image.open(path) as picture:
+    with reading(path, "a picture"), warnings.catch_warnings(), Image.open(path) as opened:
         warnings.simplefilter("ignore")
-        if math.prod(picture.size) > MOST:
+        if math.prod(opened.size) > MOST:
             raise DataError(f"{path}: has more than {MOST:,} pixels")
-        picture = ImageOps.exif_transpose(picture)
+        picture: Image.Image = ImageOps.exif_transpose(opened)
         if picture.mode[0] in "IF":  # 16 bits, or floats: Pillow would cut them off at 255
             x, most = numpy.asarray(picture, "float64"), 1 if picture.mode == "F" else 65535
             if not 0 <= x.min() <= x.max() <= most:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
+    if sys.platform == "win32" and path.is_dir():
         return  # Windows has no folders to flush
-    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    file = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(file)
     finally:
@@ -82,7 +83,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(file: int) -> None:
     """Raises OSError where another process has locked the file; the lock goes with the process."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

@@ -1,11 +1,12 @@
 """Derivatives beside finite differences, of any order."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy
 
-from . import backend
+from . import backend, ops
 from .autodiff import grad
 from .tensor import Tensor, tensor
 
@@ -44,7 +45,7 @@ def gradcheck(
         if n == 0:
             return (f(*tensors) * weights).sum()
         parts = grad(derivative(n - 1, weights, *tensors), tensors, create_graph=True, materialize_grads=True)
-        return sum((part * tensor(_weights(part))).sum() for part in parts)
+        return reduce(ops.add, ((part * tensor(_weights(part))).sum() for part in parts))
 
     def value(n: int, *moved: numpy.ndarray) -> float:
         return derivative(n, *(tensor(a, requires_grad=True) for a in moved)).item()

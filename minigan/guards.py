@@ -53,7 +53,7 @@ def is_tensor(x: Any) -> bool:
 # --- A primitive is called ----------------------------------------------------------------------
 
 
-def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Callable]:
+def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Any]:
     """Let a primitive take its arguments by keyword too, keep dtypes, and say in words what is wrong with a call.
 
     Raises the kind of error that ``forward`` did, with the primitive's name, the first line of its docstring, and the
@@ -265,7 +265,7 @@ def changed(*tensors: Any) -> None:
     for x in tensors:
         owner = _owner(x._data)
         at = id(owner)
-        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), now
+        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), now  # type: ignore[misc]
 
 
 def _last_write(x: Any) -> int:
@@ -330,13 +330,13 @@ class Switch(ContextDecorator):
     def _recreate_cm(self) -> "Switch":
         return Switch(self._variable, self._value)
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Any) -> Any:
         lazy = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_COROUTINE
         _refuse_generator(getattr(function, "__code__", None), lazy)
         return super().__call__(function)
 
     def __enter__(self) -> None:
-        frame = sys._getframe(1)
+        frame: Any = sys._getframe(1)
         while frame.f_globals.get("__name__") == "contextlib":  # of an ExitStack
             frame = frame.f_back
         _refuse_generator(frame.f_code)
@@ -368,6 +368,10 @@ class Guarded:
     """
 
     __slots__ = ("_data", "assigned", "unrecorded")
+    _data: Array
+    unrecorded: int
+    shape: Any
+    dtype: Any
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
     __array_priority__ = 1000  # and instead of CuPy
 
@@ -406,7 +410,7 @@ def checked_parameters(parameters: Any) -> list[Any]:
     return parameters
 
 
-def check_rates(lr: float, betas: tuple[float, float]) -> None:
+def check_rates(lr: float, betas: Sequence[float]) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"Adam: expected two betas from 0 to below 1, got {betas}")
     if not (isinstance(lr, (int, float, numpy.number)) and lr >= 0):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy
 
@@ -112,7 +113,7 @@ class MLP:
             raise ValueError(f"MLP: expected two sizes or more, each at least 1, got {list(sizes)}")
         self.hidden, self.output, draw = ACTIVATIONS[hidden], OUTPUTS[output], INITS[init]
         rng = numpy.random.default_rng(rng)
-        self.layers = [layer(n, m, draw, rng, dtype) for n, m in pairwise(sizes)]
+        self.layers: list[Any] = [layer(n, m, draw, rng, dtype) for n, m in pairwise(sizes)]
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         for layer in self.layers[:-1]:

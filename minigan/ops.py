@@ -320,7 +320,7 @@ Tensor.__pow__ = power
 Tensor.__matmul__ = matmul
 Tensor.__rmatmul__ = lambda x, y: matmul(y, x)
 Tensor.__getitem__ = getitem
-Tensor.T = property(transpose)
+Tensor.T = property(transpose)  # type: ignore[assignment]
 Tensor.sum = sum
 Tensor.mean = mean
 Tensor.reshape = lambda x, *shape: reshape(x, shape[0] if len(shape) == 1 else shape)

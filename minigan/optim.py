@@ -18,7 +18,7 @@ class Adam:
         self,
         parameters: Sequence[Tensor],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps

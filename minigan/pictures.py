@@ -36,8 +36,8 @@ def tile(images: numpy.ndarray, columns: int, gap: int = 2) -> numpy.ndarray:
     cells = numpy.full((rows * columns, height + gap, width + gap), 64, "uint8")
     cells[:n, gap:, gap:] = images
     cells[n:, gap:, gap:] = 0
-    picture = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
-    picture = picture.reshape(rows * (height + gap), columns * (width + gap))
+    lines = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    picture = lines.reshape(rows * (height + gap), columns * (width + gap))
     return numpy.pad(picture, ((0, gap), (0, gap)), constant_values=64)
 
 
@@ -135,8 +135,8 @@ def lines(
     def draw(axes: Axes) -> None:
         for name, (x, y) in curves.items():
             axes.plot(x, y, style, linewidth=1, markersize=3, label=name or None)
-        for y in marks:
-            axes.axhline(y, linewidth=0.8, color="gray", linestyle="--")
+        for mark in marks:
+            axes.axhline(mark, linewidth=0.8, color="gray", linestyle="--")
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=scale[0], yscale=scale[1])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)

@@ -81,7 +81,8 @@ class Tape:
 
     def _section(self) -> str:
         """The line of the program that is at work; what is held by a name there is called so here as well."""
-        frame, section = sys._getframe(2), ""
+        frame: Any = sys._getframe(2)
+        section = ""
         while frame:
             if frame.f_code.co_filename in TOLD:
                 line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()

@@ -46,7 +46,8 @@ class Replayed:
         return Replayed, (self._kind is Graph,)
 
     def _begin(self, parts: list[Any]) -> None:
-        self._parts, self.calls, self.record, self.proven, self.refused = parts, 0, None, False, False
+        self._parts, self.calls, self.proven, self.refused = parts, 0, False, False
+        self.record: Any = None
 
     def __call__(self, model: Any) -> Array:
         parts = model.parts()
@@ -99,7 +100,7 @@ class Program:
         with Switch(backend.tape, tape):
             returned = model.steps()
         self.functions, self.given, self._source = tape.functions, tape.given, tape.source(returned)
-        scope = {"inf": float("inf"), "nan": float("nan"), **tape.functions}
+        scope: dict[str, Any] = {"inf": float("inf"), "nan": float("nan"), **tape.functions}
         exec(compile(tape.source(returned, forget=True), "<an iteration>", "exec"), scope)
         self._function = scope["iteration"]
 

@@ -203,8 +203,8 @@ def load(path: Path | str) -> Run:
         header = json.loads(str(arrays["header"]))
         if (version := header.pop("version")) != VERSION:
             raise DataError(f"{path}: has version {version}; expected {VERSION}")
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
-        settings, shape, iteration = Settings(**settings), tuple(header.pop("shape")), header.pop("iteration")
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
+        settings, shape, iteration = Settings(**given), tuple(header.pop("shape")), header.pop("iteration")
         seconds, about = header.pop("seconds"), header
         numbers = [(n, COUNT) for n in (*shape, about["workers"], about["threads"])]
         numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0))]

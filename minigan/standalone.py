@@ -38,7 +38,7 @@ def source(recorded: Program, settings: Settings) -> str:
 def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> None:
     """The source of a function under a name, and of the functions that it calls, with NumPy for the backend."""
     function, sources[name] = inspect.unwrap(function), ""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     tree.name, tree.decorator_list, tree.returns = name, [], None
     for parameter in tree.args.args:
         parameter.annotation = None

@@ -1,10 +1,13 @@
 """A Tensor: an array, and how it was made."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ParamSpec
 
 from . import backend, guards
 from .backend import Array
+
+Operator = Callable[..., "Tensor"]
+Parameters = ParamSpec("Parameters")
 
 
 class Tensor(guards.Guarded):
@@ -22,11 +25,31 @@ class Tensor(guards.Guarded):
 
     __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
 
+    # ``ops`` defines these: each is a primitive.
+    __add__: Operator
+    __radd__: Operator
+    __sub__: Operator
+    __rsub__: Operator
+    __mul__: Operator
+    __rmul__: Operator
+    __truediv__: Operator
+    __rtruediv__: Operator
+    __matmul__: Operator
+    __rmatmul__: Operator
+    __pow__: Operator
+    __neg__: Operator
+    __getitem__: Operator
+    sum: Operator
+    mean: Operator
+    reshape: Operator
+    T: "Tensor"
+
     # ``data`` is a property of Guarded, which notes when it is assigned to; to read _data is the same, and faster.
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()
-        self.op, self.args = None, ()
+        self.op: Any = None
+        self.args: tuple = ()
         self.assigned, self.unrecorded = 0, 0  # the guards' notes: when data was assigned to, the mark of a gradient
 
     shape = property(lambda x: x._data.shape)
@@ -84,7 +107,7 @@ def no_grad() -> guards.Switch:
     return recording(False)
 
 
-def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
     """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
 
     The first parameters of ``forward`` are the operands: Tensors, of which it gets the arrays, or constants (arrays and
@@ -96,7 +119,7 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[..., Array]], 
     dtype, and in its shape or in one that it was broadcast to.
     """
 
-    def decorate(forward: Callable[..., Array]) -> Callable[..., Tensor]:
+    def decorate(forward: Callable[Parameters, Array]) -> Callable[Parameters, Tensor]:
         n = len(vjps)
         compute = backend.kernel(forward)  # forward itself; its calls are noted while an iteration is written down
 

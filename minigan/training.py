@@ -24,9 +24,10 @@ class WGANGP:
 
     ``averaged`` is the generator with the exponential average of its weights over the iterations, which draws better
     samples than its weights of the moment (Yazici et al. 2019, arXiv 1806.04498); with ``average`` 0, itself.
-    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws there.
-    The same settings and ``draw`` give the same numbers, bit for bit, on the same machine's CPU, for the same number of
-    threads. With ``replay`` an iteration is recorded once, and then replayed; with "graph", as a CUDA graph.
+    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws there;
+    None will do until there is an iteration to run. The same settings and ``draw`` give the same numbers, bit for bit,
+    on the same machine's CPU, for the same number of threads. With ``replay`` an iteration is recorded once, and then
+    replayed; with "graph", as a CUDA graph.
     """
 
     def iteration(self) -> Array:
@@ -84,10 +85,10 @@ class WGANGP:
         return generate(self.generator, self.draw_noise(n))
 
     def __init__(
-        self, settings: Settings, draw: Callable[[int, Any], Array], dim: int, replay: bool | str = True
+        self, settings: Settings, draw: Callable[[int, Any], Array] | None, dim: int, replay: bool | str = True
     ) -> None:
         self.settings, self.batch_size = settings, settings.batch_size
-        self.draw = draw
+        self.draw: Any = draw
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
         self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
         _, self.constrain = CONSTRAINTS[settings.constraint]
@@ -178,7 +179,7 @@ def generate(generator: MLP, noise: Array) -> Array:
 def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
     """A new critic, (n, dim) to (n, 1), and generator, (n, noise_dim) to (n, dim)."""
     layer, _ = CONSTRAINTS[settings.constraint]
-    kind = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
+    kind: dict[str, Any] = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
     critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
     generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
     generator.output = pixel if settings.output == "sigmoid" else generator.output

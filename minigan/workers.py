@@ -136,7 +136,7 @@ def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> 
         put_back(snapshot)
         meet()
 
-    model.critic_step, model.steps, model.put_back = noted, all_steps, put_back_together
+    vars(model).update(critic_step=noted, steps=all_steps, put_back=put_back_together)
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
@@ -198,7 +198,7 @@ def workers_for(settings: Settings, most: int) -> int:
 
 
 @contextmanager
-def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, threads: int) -> Iterator[None]:
+def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | str, threads: int) -> Iterator[None]:
     """Inside, each ``model.iteration()`` is shared by ``number`` processes, each with so many ``threads``.
 
     ``images`` (n, height, width), uint8, are what the model draws from. Raises WorkersLost where one has ended.
@@ -231,7 +231,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool, thr
             semaphore.release()
         return iteration()
 
-    model.iteration = shared_iteration
+    vars(model)["iteration"] = shared_iteration
     try:
         with undisturbed(), alone():
             for process in others:
@@ -300,8 +300,10 @@ def work(
     model.put_back(pickle.loads(state))
     model.iterations = iterations
 
+    parent: Any = multiprocessing.parent_process()
+
     def look() -> None:
-        if not (multiprocessing.parent_process().is_alive() and shared.running.value):
+        if not (parent.is_alive() and shared.running.value):
             os._exit(1)
 
     join(model, shared, rank, look)

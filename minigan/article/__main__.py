@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minigan.article",
         description="Run the article's sections, one picture and one line for each.",
-        epilog="The sections: " + " ".join(f"{name}: {f.__doc__.split(':')[0]}." for name, f in SECTIONS.items()),
+        epilog="The sections: " + " ".join(f"{name}: {_title(name)}." for name in SECTIONS),
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} [all]")
     parser.add_argument("--out", type=path, default=Path("out/article"), metavar="DIR", help="[out/article]")
@@ -39,10 +39,14 @@ def run(args: argparse.Namespace) -> int:
         picture = args.out / f"{name}.png"
         line, figures = SECTIONS[name](picture, args.scale)
         write_json(picture.with_suffix(".json"), {"line": line, "figures": figures})
-        print(f"{SECTIONS[name].__doc__.split(':')[0]}: {line}; {picture}")
+        print(f"{_title(name)}: {line}; {picture}")
         for what, value in figures.items():
             print(f"    {what}: {_words(value)}")
     return 0
+
+
+def _title(name: str) -> str:
+    return str(SECTIONS[name].__doc__).split(":")[0]
 
 
 def _words(value: Any) -> str:

@@ -43,7 +43,7 @@ def scatter(
             level = critic(numpy.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
             axes.contour(x, y, level, levels=20, linewidths=0.6, cmap="viridis")
         for name, points in samples.items():
-            axes.scatter(*points.T, s=2, alpha=0.5, label=name)
+            axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.5, label=name)
         axes.set(title=title, xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
         axes.legend(fontsize=7, loc="upper right")
 

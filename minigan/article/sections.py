@@ -138,7 +138,7 @@ def unconstrained(path: Path, scale: float) -> Report:
     alone = {name: (numpy.arange(steps), critic_alone(s, far, steps)) for name, s in kinds.items()}
     runs = {name: train(s, far, f"unconstrained, {name}", generator_gradient, 50) for name, s in kinds.items()}
     fight = {name: (run.iterations, run.l1) for name, run in runs.items()}
-    gradient = {name: tuple(map(numpy.array, zip(*run.seen))) for name, run in runs.items()}
+    gradient: Any = {name: tuple(map(numpy.array, zip(*run.seen))) for name, run in runs.items()}
     samples = {name: run.samples()[:, 0] for name, run in runs.items()}
     symlog, log = ("linear", "symlog"), ("linear", "log")
     panels = [
@@ -220,7 +220,7 @@ def compare(path: Path, runs: dict[str, Trained]) -> Report:
 
 def plane(path: Path, scale: float) -> Report:
     """8. Two dimensions: the critic's level sets over real and generated points, as in Gulrajani et al. 2017."""
-    longer = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
+    longer: dict[str, Any] = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
     settings = scaled(replace(PLANE, critic=(128, 128), generator=(128, 128), **longer), scale)
     panels, figures = [], {}
     for name, draw, centres in (
@@ -237,8 +237,8 @@ def plane(path: Path, scale: float) -> Report:
             found, near = modes_found(samples, centres, NEAR)
             figures |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
     save(path, panels, columns=3, size=(5, 5))
-    found = " and ".join(f"{figures[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
-    return f"{found} are found; D is low on the real points, and the generated ones have run down to them", figures
+    all_found = " and ".join(f"{figures[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
+    return f"{all_found} are found; D is low on the real points, and the generated ones have run down to them", figures
 
 
 SECTIONS: dict[str, Callable[[Path, float], Report]] = {

@@ -42,12 +42,12 @@ def _step(x: Any) -> Any:
 @contextmanager
 def carrying_zeros() -> Iterator[None]:
     """Inside, relu's mask is recorded like everything else, and its zero derivative is carried through every sweep."""
-    masked = ops.relu.vjps
-    ops.relu.vjps = (lambda g, out, x: g * _step(x),)
+    relu: Any = ops.relu
+    masked, relu.vjps = relu.vjps, (lambda g, out, x: g * _step(x),)
     try:
         yield
     finally:
-        ops.relu.vjps = masked
+        relu.vjps = masked
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,13 +23,14 @@ class Drawing:
     """Places for the Tensors of a story, and the marks of each step of it; ``steps`` are what each is about."""
 
     def __init__(self, story: Story) -> None:
-        self.story, self.places, self.steps, self._marks, self.ways = story, {}, [], [], set()
+        self.story, self.ways, self.steps, self._marks = story, set[tuple](), list[str](), list[str]()
+        self.places: dict[int, Point] = {}
         for title, sweep, tensors in story.stages:
             bottom = max((y + DY for _, y in self.places.values()), default=0.0)
             if sweep and not sweep.recorded:
                 self._visit(title, sweep)
                 continue
-            (self._below if sweep else self._along)(tensors, bottom, sweep)
+            (self._below if sweep else self._along)(tensors, bottom, sweep)  # type: ignore[arg-type]
             for x in tensors:
                 self._box(x, "orange" if sweep else "blue")
                 self.steps.append(f"{title}: {story.symbol(x)} = {story.made(x)}   {story.wanted(x)}".strip())
@@ -42,7 +43,7 @@ class Drawing:
     def _along(self, tensors: list[Tensor], row: float, _: None) -> None:
         """What the function made goes from left to right; what it was given stands above its first use."""
         used = (self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places)
-        left, depth = min(used, default=0.0), {}
+        left, depth = min(used, default=0.0), dict[int, int]()
         for x in tensors:
             depth[id(x)] = 1 + max((depth.get(id(a), 0) for a in x.args if isinstance(a, Tensor)), default=-1)
             if x.op:
@@ -136,8 +137,7 @@ def meets(curve: tuple[Point, Point, Point], box: Point) -> bool:
 
 def draw(story: Story, path: Path, title: str = "") -> list[str]:
     """The story as an SVG file, or for a ``path`` .html as a page that plays it; returns what each step is about."""
-    drawing = Drawing(story)
-    text = str(drawing)
+    text = str(drawing := Drawing(story))
     if path.suffix.lower() == ".html":
         told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
         steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")

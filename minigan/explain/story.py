@@ -89,7 +89,7 @@ class Story:
 
     def __init__(self, sweeps: list[Sweep], names: dict[str, Any], error: str = "") -> None:
         self.sweeps, self.error = sweeps, error
-        self.products, self.numbers = 0, {}  # by the ids of the Tensors and calls that made them
+        self.products, self.numbers = 0, dict[int, str]()  # by the ids of the Tensors and calls that made them
         self._same = {id(v.gradient.data): v.gradient for s in sweeps for v in s.visits}
         named = {name: self.itself(x) for name, x in names.items() if isinstance(x, Tensor)}
         told = [x for x in named.values() if x.op or x.requires_grad or x.unrecorded]
@@ -122,7 +122,7 @@ class Story:
 
     def _staged(self) -> list[tuple[str, Sweep | None, list[Tensor]]]:
         """What was made in one go, by the function itself or by one of its sweeps, under a title."""
-        stages, start, title = [], 0, "The computation"
+        stages, start, title = list[Any](), 0, "The computation"
         for n, sweep in enumerate(self.sweeps, 1):
             end = max(map(birth, sweep.made))
             inputs = ", ".join(map(self.symbol, sorted(sweep.inputs, key=birth)))
@@ -214,7 +214,7 @@ def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
         try:
             names = f(*args, **named)
         except ValueError as raised:
-            error, called = f"ValueError: {raised}", raised.__traceback__.tb_next
+            error, called = f"ValueError: {raised}", raised.__traceback__.tb_next  # type: ignore[union-attr]
             names = dict(called.tb_frame.f_locals) if called else {}
     return Story([s for s in watch.sweeps if s.visits], names if isinstance(names, dict) else {}, error)
 
@@ -224,7 +224,7 @@ def value(x: Any, digits: int = 4) -> str:
     array = backend.to_numpy(x)
     if array.size > 8:
         return "..."
-    how = {"all": lambda n: f"{n + 0:.{digits}g}"}
+    how: Any = {"all": lambda n: f"{n + 0:.{digits}g}"}
     text = numpy.array2string(array.astype(int) if array.dtype == bool else array, separator=" ", formatter=how)
     return text.replace("\n", "")
 
