@@ -13,21 +13,21 @@ from tqdm import tqdm
 
 from minigan import backend, cli, judge, pictures
 from minigan.cli import InputError
-from minigan.data import MNIST, SIZES, beside, kind_of, load_images
+from minigan.data import MNIST, SIZES, kind_of, load_images, nearby
 from minigan.files import locked, replacing, write
 from minigan.judge import Judge
 from minigan.report import report
 from minigan.run import FILE, SLOPE_NAMES, Run, load
 from minigan.settings import COUNT, PRESETS, Settings
-from minigan.training import WGANGP, Diverged
+from minigan.training import WGANGP, DivergenceError
 from minigan.workers import WorkersLost, sharing, workers_for
 
 # What is no new run, and the flags that each takes besides --out.
-LOOK = ("device", "workers", "threads", "data", "size")
+READING = ("device", "workers", "threads", "data", "size")
 MODES = {
-    "resume": (*LOOK, "no_replay", "graph", "iterations", "sample_every", "evaluate_every"),
-    "report": LOOK,
-    "evaluate": (*LOOK, "seed"),
+    "resume": (*READING, "no_replay", "graph", "iterations", "sample_every", "evaluate_every"),
+    "report": READING,
+    "evaluate": (*READING, "seed"),
     "generate": ("device", "workers", "threads", "seed"),
 }
 
@@ -35,23 +35,23 @@ MODES = {
 def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     """Train, and leave all that a run leaves in ``args.out``; returns the exit status."""
     settings, out, status = run.settings, args.out, 0
-    by = judge_of(args, images)
+    by = find_judge(args, images)
     replay = "graph" if args.graph else not args.no_replay
     run.model(images, replay)
     if args.device == "gpu":  # so that kernels are compiled here, and not within the training's time
-        WGANGP(settings, run.gan.draw, images[0].size, replay=False).iteration()
-    with locked(out), cli.endings() as asked, numpy.errstate(over="ignore", invalid="ignore"):  # told by Diverged
+        WGANGP(settings, run.gan.sample_real, images[0].size, replay=False).iteration()
+    with locked(out), cli.endings() as signals, numpy.errstate(over="ignore", invalid="ignore"):
         refuse_another_run(args)  # which may have begun meanwhile
         print(described(images, args.data), flush=True)
         if args.device == "cpu" and (line := cli.slower_kernels()):
-            tell(line)
+            warn(line)
         try:
             if run.iteration == 0:
                 run.snapshot(out)
                 run.save(out)
             bar = tqdm(total=settings.iterations, initial=run.iteration, unit="it", disable=None)
             with bar, sharing(run.gan, images, args.workers, replay, args.threads):
-                while run.iteration < settings.iterations and not asked:
+                while run.iteration < settings.iterations and not signals:
                     row = run.iterate()
                     if row:
                         shown = f"L1 {row[1]:.3f}, {SLOPE_NAMES[settings.slope]} {row[2]:.3f}"
@@ -70,20 +70,20 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                             if judged and not last:
                                 report(run, out, by)  # to be looked at meanwhile
                     bar.update()
-            if asked:
-                status = 128 + asked[0]
+            if signals:
+                status = 128 + signals[0]
                 run.save(out)
-        except (Diverged, WorkersLost) as error:
-            status, figures, run = cli.FAILED, run.rows, load(out)
-            tell(f"error: {error}; {out / FILE} keeps iteration {run.iteration}")
-            run.rows = figures
+        except (DivergenceError, WorkersLost) as error:
+            status, rows, run = cli.FAILED, run.rows, load(out)
+            warn(f"error: {error}; {out / FILE} keeps iteration {run.iteration}")
+            run.rows = rows
             run.write_curves(out)
         report(run, out, by)
         if run.evaluations and by:
             print_table(run, by)
         if status == 0 and (line := run.collapse()):
             status = cli.FAILED
-            tell(line)
+            warn(line)
         print(f"{'interrupted after ' if status > 128 else ''}{run.summary()}: see {out / 'report.html'}")
     return status
 
@@ -110,7 +110,7 @@ def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.n
     args.workers = args.workers or (workers_for(settings, threads) if args.device == "cpu" else 1)
     args.threads = args.threads or (threads if args.workers == 1 else 1)
     check_workers(args, settings)
-    return Run(settings, images.shape[1:], about(args, images)), images
+    return Run(settings, images.shape[1:], metadata(args, images)), images
 
 
 def check_workers(args: argparse.Namespace, settings: Settings) -> None:
@@ -130,20 +130,20 @@ def refuse_another_run(args: argparse.Namespace) -> None:
         )
 
 
-def about(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
+def metadata(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
     """What a run says of itself beside its settings."""
-    told = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
-    return {**told, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
+    known = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
+    return {**known, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
 
 
 def reopen(args: argparse.Namespace) -> Run:
     """The run in ``args.out``, with its data and threads where none are given."""
     run = load(args.out / FILE)
-    args.data = args.data or Path(run.about["data"])
+    args.data = args.data or Path(run.metadata["data"])
     if args.mode != "generate" and args.data.exists() and kind_of(args.data) == "pictures":
-        args.size = args.size or run.about["size"]
-    args.workers = args.workers or (run.about["workers"] if args.device == "cpu" else 1)
-    args.threads = args.threads or run.about["threads"]
+        args.size = args.size or run.metadata["size"]
+    args.workers = args.workers or (run.metadata["workers"] if args.device == "cpu" else 1)
+    args.threads = args.threads or run.metadata["threads"]
     check_workers(args, run.settings)
     return run
 
@@ -156,28 +156,28 @@ def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.
         raise InputError(f"--resume: the run in {args.out} is at iteration {run.iteration:,} already")
     images = load_images(args.data, size=args.size)
     refuse_other_images(args, run, images)
-    if args.device == "cpu" and (before := run.about["kernels"]) != cli.kernels():
-        tell(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
-    run.about = about(args, images)
+    if args.device == "cpu" and (before := run.metadata["kernels"]) != cli.kernels():
+        warn(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
+    run.metadata = metadata(args, images)
     return run, images
 
 
 def refuse_other_images(args: argparse.Namespace, run: Run, images: numpy.ndarray) -> None:
     """Raises InputError for images, or rows of them, that the run was not trained on."""
     shapes = run.shape, (run.shape[0] * run.shape[1],)
-    if images.shape[1:] not in shapes or zlib.crc32(images.data) != run.about["crc32"]:
+    if images.shape[1:] not in shapes or zlib.crc32(images.data) != run.metadata["crc32"]:
         raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
 
 
-def judge_of(args: argparse.Namespace, images: numpy.ndarray | None = None) -> Judge | None:
+def find_judge(args: argparse.Namespace, images: numpy.ndarray | None = None) -> Judge | None:
     """The judge, where there is a classifier beside the data."""
-    return Judge(args.data, args.size, images) if beside(args.data, judge.FILE).exists() else None
+    return Judge(args.data, args.size, images) if nearby(args.data, judge.FILE).exists() else None
 
 
-def look_again(args: argparse.Namespace, given: dict[str, Any]) -> int:
-    """The pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new figures as well."""
+def report_or_evaluate(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    """The pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new metrics as well."""
     run = reopen(args)
-    by = Judge(args.data, args.size) if args.mode == "evaluate" else judge_of(args)
+    by = Judge(args.data, args.size) if args.mode == "evaluate" else find_judge(args)
     if by:
         refuse_other_images(args, run, by.train)
     with locked(args.out):
@@ -193,7 +193,7 @@ def look_again(args: argparse.Namespace, given: dict[str, Any]) -> int:
 def generate(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write ``args.generate`` samples of the run in ``args.out``: generated.npy and a grid of the first 100."""
     run, path = reopen(args), args.out / "generated.npy"
-    images = run.draw(args.generate, given.get("seed"))
+    images = run.generate(args.generate, given.get("seed"))
     with replacing(path) as part:
         numpy.save(part, images)
     write(path.with_suffix(".png"), pictures.grid(images[:100], columns=10))
@@ -206,7 +206,7 @@ def print_table(run: Run, by: Judge) -> None:
         print(f"{what:<66} {samples:>8} {real:>8}")
 
 
-def tell(line: object, *_: Any) -> None:
+def warn(line: object, *_: Any) -> None:
     """Say something on the way, in a line above the progress bar."""
     tqdm.write(f"run_mnist.py: {line}", file=sys.stderr)
 
@@ -230,7 +230,7 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
     add("--out", type=cli.path, metavar="DIR", help="folder for all that the run leaves [out]")
     instead("--resume", action="store_true", help="go on with the run in --out, from its checkpoint")
     instead("--report", action="store_true", help="no training: the pictures and the page of the run in --out, anew")
-    instead("--evaluate", action="store_true", help="no training: how good its samples are, in figures; and the page")
+    instead("--evaluate", action="store_true", help="no training: how good its samples are; and the page")
     instead("--generate", type=count, metavar="N", help="no training: N samples from the checkpoint")
     add("--preset", choices=PRESETS, help="where the settings below start from: digits fast, or well, or the article's")
     defaults = {"device": "cpu", "out": Path("out"), "preset": "default"}
@@ -252,12 +252,12 @@ def parse(argv: list[str] | None) -> tuple[cli.Parser, argparse.Namespace, dict[
 
 def main(argv: list[str] | None = None) -> int:
     with cli.unbroken_output(), warnings.catch_warnings():
-        warnings.showwarning = tell  # type: ignore[assignment]
+        warnings.showwarning = warn  # type: ignore[assignment]
         parser, args, given = parse(argv)
         with cli.one_line_errors(parser, args):
             backend.use(args.device)
             if args.mode in ("report", "evaluate"):
-                return look_again(args, given)
+                return report_or_evaluate(args, given)
             if args.mode == "generate":
                 return generate(args, given)
             run, images = resume(args, given) if args.resume else begin(args, given)

@@ -31,10 +31,10 @@ def grad(
     that was changed since the graph was made of it, and for a gradient on the way from an input to an output that was
     made without ``create_graph``, so that what flows through it would be missing.
     """
-    inputs = guards.several(inputs)
+    inputs = guards.as_tuple(inputs)
     # Outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says. One without a graph is
     # an error unless zeros are asked for, and so is an input that no gradient is wanted of.
-    seeds = guards.checked_seeds(guards.several(outputs), inputs, grad_outputs, materialize_grads)
+    seeds = guards.checked_seeds(guards.as_tuple(outputs), inputs, grad_outputs, materialize_grads)
 
     gradients = sweep(seeds, set(inputs), create_graph)
 
@@ -43,12 +43,12 @@ def grad(
             gradients[x] = Tensor(backend.zeros(x.shape, x.dtype))
         elif x not in gradients and not allow_unused:
             guards.unused(i, x)
-    return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only where it was asked for
+    return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only where allow_unused
 
 
 def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:
     """The gradients of the inputs that it comes to, from the ``seeds``: outputs, each with the gradient there."""
-    path, gradients = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor]()
+    nodes, gradients = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor]()
 
     def contribute(x: Tensor, g: Tensor) -> None:
         g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # where x was broadcast, its copies' gradients add up
@@ -56,14 +56,14 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
 
     with recording(create_graph):
         for y, g in seeds:
-            if y in path:  # another output may not depend on any input
+            if y in nodes:  # another output may not depend on any input
                 contribute(y, g)
-        for node in path:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
+        for node in nodes:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
             g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
-            guards.tell(node, g)  # whoever listens, as ``explain`` does
+            guards.notify(node, g)  # whoever listens, as ``explain`` does
             guards.check_unchanged(node)
             for x, vjp in node.operands():
-                if x in path:
+                if x in nodes:
                     contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
     return gradients if create_graph else {x: guards.marked_unrecorded(g) for x, g in gradients.items()}
 
@@ -71,13 +71,13 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
 def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:
     """The Tensors on a way from an output back to an input, newest first."""
     oldest = min((x.birth for x in inputs), default=0)
-    made_of, stack, path = dict[Tensor, list[Tensor]](), list(outputs), dict[Tensor, None]()
+    made_of, stack, nodes = dict[Tensor, list[Tensor]](), list(outputs), dict[Tensor, None]()
     while stack:
         x = stack.pop()
         if x.birth >= oldest and x not in made_of:  # what is older than every input was made of none
             made_of[x] = [operand for operand, _ in x.operands()]
             stack += made_of[x]
-    for x in sorted(made_of, key=attrgetter("birth")):  # oldest first: it is known which operands are on the path
-        if x in inputs or any(operand in path for operand in made_of[x]):
-            path[x] = None
-    return dict(reversed(path.items()))
+    for x in sorted(made_of, key=attrgetter("birth")):  # oldest first: operands before what was made of them
+        if x in inputs or any(operand in nodes for operand in made_of[x]):
+            nodes[x] = None
+    return dict(reversed(nodes.items()))

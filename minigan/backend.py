@@ -62,8 +62,8 @@ def kernel(function: Callable[..., Array | None]) -> Callable[..., Array]:
 
     @wraps(function)
     def call(*args: Any) -> Array:
-        record = tape.get()
-        return function(*args) if record is None else record.call(function, args)
+        recorder = tape.get()
+        return function(*args) if recorder is None else recorder.call(function, args)
 
     return call
 
@@ -88,10 +88,10 @@ def as_array(x: Any) -> Array:
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
 
 
-def looked_at(x: Array) -> Array:
+def checked_read(x: Array) -> Array:
     """``x``, of which a value is looked at: an error while an iteration is written down, unless it is a constant."""
-    if (record := tape.get()) is not None:
-        record.look(x)
+    if (recorder := tape.get()) is not None:
+        recorder.check_read(x)
     return x
 
 

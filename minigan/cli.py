@@ -17,7 +17,7 @@ from .backend import DeviceError
 from .choices import Choices
 from .data import DataError
 from .settings import PRESETS, Number, Settings
-from .training import Diverged
+from .training import DivergenceError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
 AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
@@ -107,7 +107,7 @@ def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
         yield
     except DeviceError as error:
         parser.error(f"--device {args.device}: {error}")
-    except (InputError, DataError, Diverged) as error:
+    except (InputError, DataError, DivergenceError) as error:
         parser.error(str(error))
     except MemoryError as error:
         parser.error(f"not enough memory for these sizes: {error}")

@@ -131,7 +131,7 @@ def kind_of(source: Path) -> str:
     raise DataError(f"{source}: {held}; expected {taken}")
 
 
-def beside(source: Path, name: str) -> Path:
+def nearby(source: Path, name: str) -> Path:
     """Where a file that belongs to a source lies: in its folder, or beside its file."""
     return source.with_name(f"{source.stem}.{name}") if source.suffix in ARRAYS else source / name
 

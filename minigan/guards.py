@@ -38,7 +38,7 @@ from . import backend
 from .backend import Array
 
 clock = count(1).__next__  # what Tensors' births, and writes to their arrays, are numbered by
-records = ContextVar("records", default=True)  # whether what this thread makes remembers how it was made
+is_recording = ContextVar("is_recording", default=True)  # whether what this thread makes remembers how it was made
 listener: ContextVar[Any] = ContextVar("listener", default=None)  # of this thread's sweeps: ``explain``
 
 # what functions of arrays raise on wrong arguments, and what is raised for it
@@ -90,7 +90,7 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             for x in args[:operands]:
                 if isinstance(x, Guarded):
                     constant = False
-                    if x.unrecorded > out.unrecorded and records.get():
+                    if x.unrecorded > out.unrecorded and is_recording.get():
                         out.unrecorded = x.unrecorded
                     if x._data.dtype is not dtype and x._data.dtype != dtype:
                         return _with_plain_numbers(call, args)
@@ -149,13 +149,14 @@ def _with_plain_numbers(op: Callable, args: tuple) -> Any:
     raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
 
 
-def as_floats(array: Array, keep: bool) -> Array:
-    """``array`` as floats: in its own dtype if that is one to ``keep``, else float32. Raises TypeError for others."""
+def as_floats(array: Array, keep_dtype: bool) -> Array:
+    """``array`` as floats: in its own dtype if that is one to keep, else float32. Raises TypeError for others."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
-    if keep and array.dtype.char == "e":
+    if keep_dtype and array.dtype.char == "e":
         _refuse_half_precision("tensor")
-    return array.astype(array.dtype.newbyteorder("=") if keep and array.dtype.kind == "f" else "float32", copy=False)
+    dtype = array.dtype.newbyteorder("=") if keep_dtype and array.dtype.kind == "f" else "float32"
+    return array.astype(dtype, copy=False)
 
 
 def _refuse_half_precision(name: str) -> NoReturn:
@@ -165,7 +166,7 @@ def _refuse_half_precision(name: str) -> NoReturn:
 # --- A sweep ------------------------------------------------------------------------------------
 
 
-def several(x: Any) -> tuple:
+def as_tuple(x: Any) -> tuple:
     """A Tensor, an array or a number alone, or several of them in whatever can be gone through."""
     return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
@@ -175,9 +176,9 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
 
     Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs.
     """
-    if (told := listener.get()) is not None:
-        told.sweep(inputs)
-    grad_outputs = (None,) * len(outputs) if grad_outputs is None else several(grad_outputs)
+    if (watcher := listener.get()) is not None:
+        watcher.begin_sweep(inputs)
+    grad_outputs = (None,) * len(outputs) if grad_outputs is None else as_tuple(grad_outputs)
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
     for x in (*outputs, *inputs):
@@ -227,10 +228,10 @@ def _seed(i: int, output: Any, g: Any) -> Any:
     return g if is_tensor(g) else type(output)(g)
 
 
-def tell(node: Any, gradient: Any) -> None:
+def notify(node: Any, gradient: Any) -> None:
     """Tell the listener, if there is one, of a visit of a sweep, and of the gradient there."""
-    if (told := listener.get()) is not None:
-        told.visit(node, gradient)
+    if (watcher := listener.get()) is not None:
+        watcher.visit(node, gradient)
 
 
 def check_unchanged(node: Any) -> None:
@@ -296,8 +297,8 @@ def check_gradient(g: Any, node: Any, x: Any) -> Any:
         raise ValueError(f"{node.op.__name__}: a vjp returned shape {g.shape} for an operand of shape {x.shape}")
     if g._data.dtype is not x._data.dtype and g.dtype != x.dtype:
         raise TypeError(f"{node.op.__name__}: a vjp returned {g.dtype} for an operand of {x.dtype}")
-    if (told := listener.get()) is not None:
-        told.vjp(node, x, g)
+    if (watcher := listener.get()) is not None:
+        watcher.vjp(node, x, g)
     return g
 
 
@@ -399,7 +400,7 @@ class Guarded:
 
 def checked_parameters(parameters: Any) -> list[Any]:
     """``parameters`` as a list. Raises TypeError or ValueError for what Adam cannot move, or would move twice."""
-    parameters = list(several(parameters))
+    parameters = list(as_tuple(parameters))
     for p in parameters:
         if not is_tensor(p):
             raise TypeError(f"Adam: expected Tensors, got {type(p).__name__}")
@@ -419,7 +420,7 @@ def check_rates(lr: float, betas: Sequence[float]) -> None:
 
 def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
     """``gradients`` as a list. Raises ValueError where they do not fit, or one is a parameter, which moves."""
-    gradients = list(several(gradients))
+    gradients = list(as_tuple(gradients))
     got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
     if got != expected:
         raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")

@@ -1,4 +1,4 @@
-"""How good samples are: every figure at once, beside what real images give in their place.
+"""How good samples are: every metric at once, and what real images give in their place.
 
 Most go by a small classifier of the images, the eye that judges samples. It lies beside the data that it was trained
 on, in ``classifier.npz``; ``python -m minigan.judge`` trains it anew.
@@ -17,24 +17,24 @@ from tqdm import tqdm
 
 from . import backend, cli, ops
 from .autodiff import grad
-from .data import MNIST, SIZES, SPLITS, DataError, beside, in_unit_range, load_images, load_labels, read_arrays, reading
+from .data import MNIST, SIZES, SPLITS, DataError, in_unit_range, load_images, load_labels, nearby, read_arrays, reading
 from .files import in_memory, write
 from .losses import softmax_cross_entropy
 from .nn import MLP
 from .optim import Adam
 from .tensor import Tensor, no_grad
-from .training import Diverged
+from .training import DivergenceError
 
 FILE = "classifier.npz"
 HIDDEN = (256, 64)
 EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
 
 SAMPLES = 10_000  # at most so many test images are what is real; MNIST has as many
-FEWEST = 30  # the real figures would say nothing
+FEWEST = 30  # the real metrics would say nothing
 NEIGHBOURS = 1_000  # so many samples are compared with every training image
 
 # what the table says of each figure, and how it is written
-FIGURES = {
+METRICS = {
     "frechet": ("Frechet distance of the classifier's features to test images", ".2f"),
     "units": ("... in units of real against real", ".2f"),
     "precision": ("precision: samples among test images (k = 3)", ".3f"),
@@ -56,7 +56,7 @@ class Judge:
 
     def __init__(self, source: Path, size: int | None = None, train: numpy.ndarray | None = None) -> None:
         train = load_images(source, "train", size) if train is None else train
-        test, path = load_images(source, "test", size), beside(source, FILE)
+        test, path = load_images(source, "test", size), nearby(source, FILE)
         if train.shape[1:] != test.shape[1:]:
             raise DataError(f"{source}: its test images have another size than its training images")
         if min(len(train), len(test)) < FEWEST:
@@ -65,7 +65,7 @@ class Judge:
             )
         self.train, self.test = train.reshape(len(train), -1), test.reshape(len(test), -1)[:SAMPLES]
         self.classifier = load(path, self.train.shape[1])
-        self._real = look(self.classifier, self.test)
+        self._real = predict(self.classifier, self.test)
         features = self._real.features
         # Equal images may differ by rounding: which kernel multiplies a row goes by its place in the matrix.
         if numpy.ptp(features, axis=0).max() <= 1e-4 * numpy.abs(features).max():
@@ -73,32 +73,32 @@ class Judge:
 
     @cached_property
     def real(self) -> dict[str, float]:
-        """The figures for as many training images in the place of samples (and for "nearest", for test images)."""
-        return self._figures(self.train[: len(self.test)]) | {"units": 1.0, "nearest": self._nearest(self.test)}
+        """The metrics for as many training images in the place of samples (and for "nearest", for test images)."""
+        return self._metrics(self.train[: len(self.test)]) | {"units": 1.0, "nearest": self._nearest(self.test)}
 
     def __call__(self, samples: numpy.ndarray, critic: MLP) -> dict[str, float]:
-        """The figures for as many samples (n, pixels), float32 in [0, 1], as there are rows in ``test``.
+        """The metrics for as many samples (n, pixels), float32 in [0, 1], as there are rows in ``test``.
 
         And L1 = mean D(samples) - mean D(real), for training images and for test images, which no critic has seen:
         where the two part, the critic has begun to know its training images by heart (Gulrajani et al. 2017, arXiv
         1704.00028, figure 5).
         """
-        figures = self._figures(samples)
+        metrics = self._metrics(samples)
         fake, train, test = (_mean_score(critic, x) for x in (samples, self.train[: len(self.test)], self.test))
-        figures |= {
-            "units": figures["frechet"] / max(self.real["frechet"], 1e-9),
+        metrics |= {
+            "units": metrics["frechet"] / max(self.real["frechet"], 1e-9),
             "nearest": self._nearest(samples),
             "l1_train": fake - train,
             "l1_test": fake - test,
         }
-        if not numpy.isfinite(list(figures.values())).all():
-            raise Diverged("the samples are too far from any image to be judged: a figure of them is not finite")
-        return figures
+        if not numpy.isfinite(list(metrics.values())).all():
+            raise DivergenceError("the samples are too far from any image to be judged: a metric of them is not finite")
+        return metrics
 
-    def _figures(self, images: numpy.ndarray) -> dict[str, float]:
-        seen = look(self.classifier, images)
+    def _metrics(self, images: numpy.ndarray) -> dict[str, float]:
+        seen = predict(self.classifier, images)
         if not numpy.isfinite(seen.features).all():
-            raise Diverged("the classifier's features of the samples are not finite: there is nothing to judge")
+            raise DivergenceError("the classifier's features of the samples are not finite: there is nothing to judge")
         shares = numpy.bincount(classes(seen), minlength=seen.probabilities.shape[1]) / len(images)
         precision, recall = precision_recall(self._real.features, seen.features)
         return {
@@ -117,7 +117,7 @@ class Judge:
 
 def table(samples: dict[str, float], real: dict[str, float]) -> list[tuple[str, str, str]]:
     """Rows of text (what, samples, real images), the first of them the head."""
-    rows = [(what, format(samples[name], how), format(real[name], how)) for name, (what, how) in FIGURES.items()]
+    rows = [(what, format(samples[name], how), format(real[name], how)) for name, (what, how) in METRICS.items()]
     return [("", "samples", "real"), *rows]
 
 
@@ -133,15 +133,15 @@ def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:
 # --- The classifier ------------------------------------------------------------------------------
 
 
-class Look(NamedTuple):
+class Predictions(NamedTuple):
     """What the classifier makes of n images: NumPy arrays, float32."""
 
     features: numpy.ndarray  # (n, 64), the last hidden layer
     probabilities: numpy.ndarray  # (n, classes)
 
 
-def look(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Look:
-    """Look at images (n, pixels) or (n, height, width), uint8 or floats in [0, 1]."""
+def predict(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Predictions:
+    """What the classifier makes of images (n, pixels) or (n, height, width), uint8 or floats in [0, 1]."""
     parts = []
     with no_grad():
         for start in range(0, len(images), block):
@@ -150,17 +150,17 @@ def look(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Look:
                 x = classifier.hidden(layer(x))
             logits = classifier.layers[-1](x)
             parts.append((x.data, ops.exp(logits - ops.logsumexp(logits, 1, keepdims=True)).data))
-    return Look(*(numpy.concatenate([backend.to_numpy(a) for a in column]) for column in zip(*parts)))
+    return Predictions(*(numpy.concatenate([backend.to_numpy(a) for a in column]) for column in zip(*parts)))
 
 
-def classes(seen: Look) -> numpy.ndarray:
+def classes(seen: Predictions) -> numpy.ndarray:
     """The likeliest class of each image, (n,)."""
     return seen.probabilities.argmax(axis=1)
 
 
 def accuracy(classifier: MLP, images: numpy.ndarray, labels: numpy.ndarray) -> float:
     """The share of images whose likeliest class is their label."""
-    return float((classes(look(classifier, images)) == labels).mean())
+    return float((classes(predict(classifier, images)) == labels).mean())
 
 
 def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) -> MLP:
@@ -309,7 +309,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     backend.use(args.device)
-    saved_to = beside(args.data, FILE)
+    saved_to = nearby(args.data, FILE)
     splits = [(load_images(args.data, split, args.size), load_labels(args.data, split)) for split in SPLITS]
     for images, labels in splits:
         if len(images) != len(labels):

@@ -221,28 +221,28 @@ def concatenate(tensors: Sequence[Tensor | Array], axis: int = 0) -> Tensor:
 # --- Reductions, over ``axis``: an int, a tuple of ints, or None for all -------------------------
 
 
-def _kept(y: Tensor, x: Tensor, axis: Axis) -> Tensor:
+def _expand(y: Tensor, x: Tensor, axis: Axis) -> Tensor:
     """The result y of a reduction of x with the reduced axes too, of size 1, so that it broadcasts to x."""
     axes = range(x.ndim) if axis is None else [i % x.ndim for i in (axis if isinstance(axis, tuple) else (axis,))]
     shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     return y if y.shape == shape else reshape(y, shape)
 
 
-@primitive(lambda g, out, x, axis, keepdims: broadcast_to(_kept(g, x, axis), x.shape))
+@primitive(lambda g, out, x, axis, keepdims: broadcast_to(_expand(g, x, axis), x.shape))
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The sum of an array over some of its axes"""
     return x.sum(axis=axis, keepdims=keepdims)
 
 
 # out.data.size / x.data.size is 1 / n, for means of n elements each.
-@primitive(lambda g, out, x, axis, keepdims: broadcast_to(_kept(g, x, axis) * (out.data.size / x.data.size), x.shape))
+@primitive(lambda g, out, x, axis, keepdims: broadcast_to(_expand(g, x, axis) * (out.data.size / x.data.size), x.shape))
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The mean of an array over some of its axes, with something there to reduce"""
     total = x.sum(axis=axis, keepdims=keepdims)
     return total * (total.size / x.size)  # x.mean takes three times as long for small arrays
 
 
-@primitive(lambda g, out, x, axis, keepdims: _kept(g, x, axis) * softmax(x, axis))
+@primitive(lambda g, out, x, axis, keepdims: _expand(g, x, axis) * softmax(x, axis))
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log(sum(exp(x))) of an array over some of its axes, for any x; its derivative is NaN where it is infinite"""
     top = x.max(axis=axis, keepdims=True)
@@ -258,7 +258,7 @@ def softmax(x: Array, axis: Axis = None) -> Array:
     return y / y.sum(axis=axis, keepdims=True)
 
 
-@primitive(lambda g, out, x, axis, keepdims: x * _kept(g * safe_reciprocal(out), x, axis))
+@primitive(lambda g, out, x, axis, keepdims: x * _expand(g * safe_reciprocal(out), x, axis))
 def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The Euclidean norm of an array over some of its axes, safe at zero
 

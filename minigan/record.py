@@ -65,7 +65,7 @@ class Tape:
             self._changing.add(id(result))
         return result
 
-    def look(self, x: Array) -> None:
+    def check_read(self, x: Array) -> None:
         if id(x) in self._changing:
             raise Unrecordable(f"a value is read from an array {x.shape}, and a record would go on as this one decides")
 

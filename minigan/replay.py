@@ -3,10 +3,14 @@
 A training iteration calls the same kernels on arrays of the same shapes each time. So one is written down (``record``),
 and from then on that program is called: no Tensor, no sweep, no choice. On a GPU it may be one CUDA graph instead.
 
-What can be replayed is a model with ``steps()``, which changes the arrays of its ``state()`` in place and draws from
-its ``rng``, and can ``put_back`` a ``snapshot()`` of both. Whatever else it depends on is frozen in a record. So what
-it is made of, its ``parts()``, is looked at before each replay, and where another one stands in its place, a new record
-is made. And a record proves itself before it is relied on, again after 4, 8, 16, ... iterations, and every thousand:
+A model can be replayed that has ``device_steps()``, which change the arrays of its ``state()`` in place and draw from
+its ``rng``, and that can ``put_back`` a ``snapshot()`` of both. Whatever else it depends on is frozen in a record. So
+its ``dependencies()`` are compared before each replay, and where one is another, a new record is made:
+
+    model.game = GAMES["hinge"]
+    model.iteration()  # records anew
+
+And a record proves itself before it is relied on, again after 4, 8, 16, ... iterations, and every thousand:
 from one state, an iteration as it is and a replayed one must come to the same.
 
 What goes by values is for kernels: a branch that looks at an array with NumPy, outside of one, and comes to something
@@ -30,7 +34,7 @@ PROVE_EVERY = 1000
 
 
 class Replayed:
-    """``model.steps()``, to be called many times over: recorded, proven, and from then on replayed.
+    """``model.device_steps()``, to be called many times over: recorded, proven, and from then on replayed.
 
     Where no record can be made, or where it fails a proof, a warning of one line says so, what it did is undone, and
     all goes on as it is. A copy begins anew.
@@ -45,33 +49,34 @@ class Replayed:
     def __reduce__(self) -> tuple:
         return Replayed, (self._kind is Graph,)
 
-    def _begin(self, parts: list[Any]) -> None:
-        self._parts, self.calls, self.proven, self.refused = parts, 0, False, False
-        self.record: Any = None
+    def _begin(self, dependencies: list[Any]) -> None:
+        self._dependencies, self.calls, self.proven, self.refused = dependencies, 0, False, False
+        self.recorded: Any = None
 
     def __call__(self, model: Any) -> Array:
-        parts = model.parts()
-        if not self._restless and (len(parts) != len(self._parts) or not all(map(is_, parts, self._parts))):
-            self._restless = self.record is not None and not self.proven  # its last record was never used
-            self._begin(parts)
+        dependencies = model.dependencies()
+        same = len(dependencies) == len(self._dependencies) and all(map(is_, dependencies, self._dependencies))
+        if not (same or self._restless):
+            self._restless = self.recorded is not None and not self.proven  # its last record was never used
+            self._begin(dependencies)
             self._tensors = list(model.state().values())
             if self._restless:
                 self._refuse("what they are made of is another each time")
         self.calls += 1
         if self.proven and self.calls % PROVE_EVERY and self.calls & (self.calls - 1):
             changed(*self._tensors)
-            return self.record.replay()
+            return self.recorded.replay()
         if not self.refused:
             before = model.snapshot()
             try:
-                if self.record is None:
-                    self.record = self._kind(model)
+                if self.recorded is None:
+                    self.recorded = self._kind(model)
                 else:
                     self._prove(model, before)
             except (Unrecordable, SyntaxError) as error:  # SyntaxError: what a kernel got has no literal
                 self._refuse(f"{error}{'; so may have been those since the proof before' if self.proven else ''}")
             model.put_back(before)
-        return model.steps()
+        return model.device_steps()
 
     def _refuse(self, why: str) -> None:
         warnings.warn(f"iterations are not replayed, but run as they are: {why}", stacklevel=4)
@@ -80,11 +85,11 @@ class Replayed:
     def _prove(self, model: Any, before: dict[str, Any]) -> None:
         """A replayed iteration and one as it is, from the same state. Raises Unrecordable where they differ."""
         try:
-            got = {"what it returns": self.record.replay().copy(), **model.snapshot()}
+            got = {"what it returns": self.recorded.replay().copy(), **model.snapshot()}
         except Exception as error:  # whatever a wrong record does
             raise Unrecordable(f"a replayed one ends in {type(error).__name__} ({error})") from None
         model.put_back(before)
-        expected = {"what it returns": model.steps(), **model.snapshot()}
+        expected = {"what it returns": model.device_steps(), **model.snapshot()}
         for name in expected:
             if not _same(expected[name], got[name]):
                 raise Unrecordable(f"a replayed one comes to another result in {name}")
@@ -98,7 +103,7 @@ class Program:
         arrays = {name.replace(".", "_"): tensor.data for name, tensor in model.state().items()}
         tape = Tape({"rng": model.rng, **arrays})
         with Switch(backend.tape, tape):
-            returned = model.steps()
+            returned = model.device_steps()
         self.functions, self.given, self._source = tape.functions, tape.given, tape.source(returned)
         scope: dict[str, Any] = {"inf": float("inf"), "nan": float("nan"), **tape.functions}
         exec(compile(tape.source(returned, forget=True), "<an iteration>", "exec"), scope)
@@ -126,10 +131,10 @@ class Graph:
             backend.matmul = backend.cutensor_matmul()
             with stream, cuda.using_allocator(self._pool.malloc):
                 for _ in range(3):  # kernels are compiled, and products planned
-                    model.steps()
+                    model.device_steps()
                 stream.begin_capture()
                 try:
-                    self._result = model.steps()
+                    self._result = model.device_steps()
                 except BaseException:
                     with suppress(RuntimeError):  # of a capture cut short; what cut it short matters
                         stream.end_capture()

@@ -37,7 +37,7 @@ NEAREST = "Rows of samples, and below each the training images that are nearest 
 
 
 def report(run: Run, folder: Path, by: Judge | None) -> None:
-    """The pictures of a run and the page with all of them, in ``folder``; figures as well, where there is a judge."""
+    """The pictures of a run and the page with all of them, in ``folder``; metrics as well, where there is a judge."""
 
     def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
         """``kind`` is "pixels", enlarged without smoothing, or "wide", never made too small to read, or "plain"."""
@@ -55,10 +55,10 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
         picture("Curves", "curves.png", curves, CURVES, "wide"),
     ]
     if run.evaluations and by:
-        samples = run.draw(min(LOOKED_AT, len(by.test)))
+        samples = run.generate(min(LOOKED_AT, len(by.test)))
         classes, nearest = by_class(samples, by), beside_nearest(samples[: 3 * COLUMNS], by.train)
         parts += [
-            table("Figures", EVALUATION.format(**run.evaluations[-1]), judge.table(run.evaluations[-1], by.real)),
+            table("Metrics", EVALUATION.format(**run.evaluations[-1]), judge.table(run.evaluations[-1], by.real)),
             picture("By class", "classes.png", pictures.grid(classes, COLUMNS), CLASSES),
             picture("Learned, or copied?", "nearest.png", pictures.grid(nearest, COLUMNS), NEAREST),
         ]
@@ -67,15 +67,15 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
         picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
         table("Settings", "", [("setting", "value"), *((name, text(v)) for name, v in asdict(run.settings).items())]),
     ]
-    told = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
-    write(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **told))
+    slots = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
+    write(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
 
 
 def generator(run: Run) -> str:
     """The generator that draws the samples, as JSON, for the page to run; its weights in half precision."""
     most, settings = 65504, run.settings  # as half precision goes
-    arrays = [backend.to_numpy(p).clip(-most, most) for p in run.gan.averaged.parameters()]
-    told = {
+    arrays = [backend.to_numpy(p).clip(-most, most) for p in run.gan.ema.parameters()]
+    slots = {
         "sizes": [len(arrays[0]), *(len(bias) for bias in arrays[1::2])],
         "hidden": settings.hidden,
         "output": settings.output or "none",
@@ -84,7 +84,7 @@ def generator(run: Run) -> str:
         "width": run.shape[1],
         "weights": base64.b64encode(b"".join(a.astype("<f2").tobytes() for a in arrays)).decode("ascii"),
     }
-    return json.dumps(told)
+    return json.dumps(slots)
 
 
 def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
@@ -104,7 +104,7 @@ def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
 
 def by_class(samples: numpy.ndarray, by: Judge) -> numpy.ndarray:
     """The first ``COLUMNS`` samples that the classifier puts into each class, a row for each; black where none is."""
-    seen = judge.look(by.classifier, samples)
+    seen = judge.predict(by.classifier, samples)
     grid = numpy.zeros((seen.probabilities.shape[1], COLUMNS, *samples.shape[1:]), samples.dtype)
     for c, row in enumerate(grid):
         found = samples[judge.classes(seen) == c][:COLUMNS]

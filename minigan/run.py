@@ -19,14 +19,14 @@ from . import backend, pictures
 from .backend import Array
 from .data import SIZES, DataError, in_unit_range, read_arrays, reading, sampler
 from .files import in_memory, write, write_json
-from .judge import FIGURES, Judge
+from .judge import METRICS, Judge
 from .replay import Replayed
 from .settings import COUNT, NOISES, Number, Settings
-from .training import WGANGP, Diverged, generate
+from .training import WGANGP, DivergenceError, generate
 
 FILE = "checkpoint.npz"  # in a run's folder
-VERSION = 4
-EVALUATION = ("iteration", "seconds", *FIGURES, "l1_train", "l1_test")
+VERSION = 5
+EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
 SNAPSHOTS = 100  # at most, of which a checkpoint keeps the images
 CHUNK = 10_000  # samples computed at a time
 SLOPE_NAMES = {"gradient": "gradient norm", "difference": "difference quotient"}
@@ -37,15 +37,15 @@ Row = tuple[int, float, float, float]  # iteration, mean L1 and mean slope since
 class Run:
     """A model ``gan`` of images of ``shape`` (height, width), and what it has come to.
 
-    ``about`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were brought
-    to, or None, ``crc32`` of all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are the
-    figures (2,) of the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds``
+    ``metadata`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were
+    brought to, or None, ``crc32`` of all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are
+    the metrics (2,) of the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds``
     those of the training alone.
     """
 
-    def __init__(self, settings: Settings, shape: tuple[int, int], about: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, shape: tuple[int, int], metadata: dict[str, Any]) -> None:
         self.gan = WGANGP(settings, None, shape[0] * shape[1], replay=False)
-        self.shape, self.about, self.seconds = shape, about, 0.0
+        self.shape, self.metadata, self.seconds = shape, metadata, 0.0
         self.rows: list[Row] = []
         self.pending: list[Array] = []
         self.snapshots: list[pictures.Snapshot] = []
@@ -62,7 +62,7 @@ class Run:
         return self.gan.iterations
 
     @property
-    def kept(self) -> int:
+    def samples_kept(self) -> int:
         """How many samples of each grid are."""
         return min(self.settings.grid**2, pictures.panel_side(self.shape) ** 2)
 
@@ -73,15 +73,15 @@ class Run:
         """
         if images.shape[1:] != self.shape:
             raise ValueError(f"expected images (n, {self.shape[0]}, {self.shape[1]}), got {images.shape}")
-        self.gan.draw, self.gan.replayed = sampler(images), Replayed(replay == "graph") if replay else None
+        self.gan.sample_real, self.gan.replayed = sampler(images), Replayed(replay == "graph") if replay else None
         return self.gan
 
     def samples(self, noise: Array) -> numpy.ndarray:
         """What the generator makes of ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
-        rows = generate(self.gan.averaged, backend.asarray(noise, dtype="float32"))
+        rows = generate(self.gan.ema, backend.asarray(noise, dtype="float32"))
         return backend.to_numpy(rows).reshape(-1, *self.shape)
 
-    def draw(self, n: int, seed: int | None = None) -> numpy.ndarray:
+    def generate(self, n: int, seed: int | None = None) -> numpy.ndarray:
         """n samples (n, height, width); the same ones for the same seed, by default that of the settings."""
         rng = numpy.random.default_rng([self.settings.seed if seed is None else seed, 2])
         sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
@@ -96,10 +96,10 @@ class Run:
     # --- On the way -----------------------------------------------------------------------------
 
     def iterate(self) -> Row | None:
-        """One iteration, and the row of its figures where they are due.
+        """One iteration, and the row of its metrics where they are due.
 
         That is at every iteration at first, and later at every hundredth or so of those that there were; and before
-        anything is made of the networks. Raises Diverged at a figure that is NaN or infinite.
+        anything is made of the networks. Raises DivergenceError at a metric that is NaN or infinite.
         """
         start = time.perf_counter()
         self.pending.append(self.gan.iteration().copy())
@@ -111,7 +111,7 @@ class Run:
             return None
         for at, (l1, slope) in enumerate(values, i + 1 - len(values)):
             if not (math.isfinite(l1) and math.isfinite(slope)):
-                raise Diverged(f"training diverged: L1 {l1:.4g} and slope {slope:.4g} at iteration {at}")
+                raise DivergenceError(f"training diverged: L1 {l1:.4g} and slope {slope:.4g} at iteration {at}")
         self.rows.append((i, *values.mean(axis=0, dtype="float64").tolist(), self.seconds))
         self.pending.clear()
         return self.rows[-1]
@@ -125,13 +125,13 @@ class Run:
         while self.iteration // every >= SNAPSHOTS:
             thinned, every = True, 2 * every
         kept = [(i, x) for i, x in self.snapshots if i < self.iteration and not (thinned and i % every)]
-        self.snapshots = [*kept, (self.iteration, images[: self.kept])]
+        self.snapshots = [*kept, (self.iteration, images[: self.samples_kept])]
 
     def evaluate(self, folder: Path, judge: Judge, seed: int | None = None) -> None:
         """Have as many samples judged as there are test images; a later judgment of an iteration replaces the first."""
-        samples = self.draw(len(judge.test), seed)
-        figures = judge(samples.reshape(len(samples), -1), self.gan.critic)
-        row = {"iteration": self.iteration, "seconds": self.seconds, **figures}
+        samples = self.generate(len(judge.test), seed)
+        metrics = judge(samples.reshape(len(samples), -1), self.gan.critic)
+        row = {"iteration": self.iteration, "seconds": self.seconds, **metrics}
         before = [row for row in self.evaluations if row["iteration"] < self.iteration]
         self.evaluations = [*before, {name: row[name] for name in EVALUATION}]
         write_json(folder / "evaluation.json", {"real": judge.real, "samples": self.evaluations})
@@ -144,9 +144,9 @@ class Run:
             self.evaluations = [row for row in self.evaluations if row["iteration"] % before.evaluate_every == 0]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, and what it says beside it for others. Raises Diverged where it is not finite."""
+        """Write the checkpoint, and settings and curves for others. Raises DivergenceError where it is not finite."""
         rng = backend.rng_state(self.gan.rng)
-        header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.about}
+        header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.metadata}
         header |= {"iteration": self.iteration, "seconds": self.seconds}
         arrays = {name: backend.to_numpy(x) for name, x in self.gan.state().items()}
         images = [images for _, images in self.snapshots]
@@ -157,14 +157,14 @@ class Run:
             "rows": numpy.array(self.rows, "float64").reshape(-1, 4),
             "pending": numpy.array([backend.to_numpy(x) for x in self.pending], "float32").reshape(-1, 2),
             "grids": numpy.array([i for i, _ in self.snapshots], "int64"),
-            "snapshots": numpy.array(images, "uint8").reshape(len(images), self.kept, *self.shape),
+            "snapshots": numpy.array(images, "uint8").reshape(len(images), self.samples_kept, *self.shape),
             "evaluations": numpy.array(judged, "float64").reshape(-1, len(EVALUATION)),
         }
         for name, x in arrays.items():
             if x.dtype.kind == "f" and not numpy.isfinite(x).all():
-                raise Diverged(f"training diverged: {name} holds numbers that are no longer finite")
+                raise DivergenceError(f"training diverged: {name} holds numbers that are no longer finite")
         write(folder / FILE, in_memory(numpy.savez, **arrays))
-        write_json(folder / "settings.json", {**asdict(self.settings), **self.about})
+        write_json(folder / "settings.json", {**asdict(self.settings), **self.metadata})
         self.write_curves(folder)
 
     def write_curves(self, folder: Path) -> None:
@@ -182,7 +182,7 @@ class Run:
         return f"{self.iteration:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
 
     def collapse(self) -> str | None:
-        """What to say where the last tenth of its figures is none that samples come of."""
+        """What to say where the last tenth of its metrics is none that samples come of."""
         last = numpy.abs(self.rows[-max(1, len(self.rows) // 10) :]).reshape(-1, 4)
         if (last[:, 1:3] < 5e-4).all():
             return "the critic is flat: L1 and its slope are 0, and the generator has nothing to learn from"
@@ -205,22 +205,22 @@ def load(path: Path | str) -> Run:
             raise DataError(f"{path}: has version {version}; expected {VERSION}")
         given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
         settings, shape, iteration = Settings(**given), tuple(header.pop("shape")), header.pop("iteration")
-        seconds, about = header.pop("seconds"), header
-        numbers = [(n, COUNT) for n in (*shape, about["workers"], about["threads"])]
+        seconds, metadata = header.pop("seconds"), header
+        numbers = [(n, COUNT) for n in (*shape, metadata["workers"], metadata["threads"])]
         numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0))]
-        numbers += [(about["crc32"], Number(int, 0, 2**32)), (about["size"] or 1, SIZES)]
-        texts = all(isinstance(about[name], str) for name in ("data", "kernels"))
+        numbers += [(metadata["crc32"], Number(int, 0, 2**32)), (metadata["size"] or 1, SIZES)]
+        texts = all(isinstance(metadata[name], str) for name in ("data", "kernels"))
         if len(shape) != 2 or not texts or not all(allowed.allows(n) for n, allowed in numbers):
             raise ValueError("its header holds what is no number or path")
         layers = [[shape[0] * shape[1], *settings.critic, 1], [settings.noise_dim, *settings.generator]]
         if sum(n * m for sizes in layers for n, m in pairwise(sizes)) > sum(x.size for x in arrays.values()):
             raise DataError(f"{path}: is of another network: its settings say a larger one")
 
-        run = Run(settings, shape, about)
+        run = Run(settings, shape, metadata)
         expected = {name: (x.shape, x.dtype) for name, x in run.gan.state().items()}
         expected |= {"rows": ((None, 4), "float64"), "evaluations": ((None, len(EVALUATION)), "float64")}
         expected |= {"pending": ((None, 2), "float32"), "grids": ((len(arrays["snapshots"]),), "int64")}
-        expected |= {"snapshots": ((None, run.kept, *shape), "uint8")}
+        expected |= {"snapshots": ((None, run.samples_kept, *shape), "uint8")}
         for name, (wanted, dtype) in expected.items():
             x = arrays[name]
             if len(x.shape) != len(wanted) or not all(n in (None, m) for n, m in zip(wanted, x.shape)):

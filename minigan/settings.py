@@ -25,7 +25,7 @@ def uniform(rng: Any, shape: tuple[int, int]) -> Array:
 NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # by a random generator, of a shape, float32
 
 # what the learning rate is multiplied by, once a share of the iterations is done
-DECAYS = Choices("decay", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
+SCHEDULES = Choices("schedule", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
 
 PENALTIES = Choices("penalty form", {**FORMS, "none": None})
 
@@ -73,7 +73,7 @@ class Settings:
     batch_size: int = option(64, "samples in a batch", COUNT)
     critic_steps: int = option(2, "critic steps for each generator step", Number(int, 1, 10**4))
     learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
-    decay: str = option("constant", "of the learning rate over the run", DECAYS)
+    schedule: str = option("constant", "of the learning rate over the run", SCHEDULES, "--decay")
     betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
     average: float = option(0.9995, "generator's weights kept in their running average; 0: none", Number(float, 0, 1))
 

@@ -67,9 +67,9 @@ class Tensor(guards.Guarded):
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
 
-        ``looked_at`` lets it through, but not while an iteration is written down: what it decides would be frozen.
+        ``checked_read`` lets it through, but not while an iteration is written down: what it decides would be frozen.
         """
-        return backend.looked_at(self._data).item()
+        return backend.checked_read(self._data).item()
 
     def __len__(self) -> int:
         return len(self._data)
@@ -78,7 +78,7 @@ class Tensor(guards.Guarded):
         return map(self.__getitem__, range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(backend.looked_at(self._data))
+        return bool(backend.checked_read(self._data))
 
     def __reduce__(self) -> tuple:
         return Tensor, (self._data, self.requires_grad)
@@ -94,12 +94,12 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     precision, and for what is not numbers at all.
     """
     data = backend.array_of(data)  # a list stays one, and has no dtype to keep
-    return Tensor(guards.as_floats(backend.xp.array(data), keep=hasattr(data, "dtype")), requires_grad)
+    return Tensor(guards.as_floats(backend.xp.array(data), keep_dtype=hasattr(data, "dtype")), requires_grad)
 
 
 def recording(on: bool) -> guards.Switch:
     """``with recording(on):`` whether the Tensors that this thread makes inside remember how they were made."""
-    return guards.Switch(guards.records, on)
+    return guards.Switch(guards.is_recording, on)
 
 
 def no_grad() -> guards.Switch:
@@ -128,7 +128,7 @@ def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[Parameters, Ar
             arrays = [x._data if isinstance(x, Tensor) else x for x in args[:n]]
             out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
             for x in args[:n]:
-                if isinstance(x, Tensor) and x.requires_grad and guards.records.get():
+                if isinstance(x, Tensor) and x.requires_grad and guards.is_recording.get():
                     out.op, out.args, out.requires_grad = op, args, True
             return out
 

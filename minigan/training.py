@@ -1,4 +1,4 @@
-"""WGAN-GP and its kin: one iteration, and the two figures that tell how it goes."""
+"""WGAN-GP and its kin: one iteration, and the two metrics of its progress."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,19 +15,19 @@ from .nn import CONSTRAINTS, MLP, pixel
 from .optim import Adam
 from .penalties import slopes
 from .replay import Replayed
-from .settings import DECAYS, NOISES, PENALTIES, Settings
+from .settings import NOISES, PENALTIES, SCHEDULES, Settings
 from .tensor import Tensor, no_grad
 
 
 class WGANGP:
     """The two networks and all that training them takes.
 
-    ``averaged`` is the generator with the exponential average of its weights over the iterations, which draws better
+    ``ema`` is the generator with the exponential average of its weights over the iterations, which draws better
     samples than its weights of the moment (Yazici et al. 2019, arXiv 1806.04498); with ``average`` 0, itself.
-    ``draw(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws there;
-    None will do until there is an iteration to run. The same settings and ``draw`` give the same numbers, bit for bit,
-    on the same machine's CPU, for the same number of threads. With ``replay`` an iteration is recorded once, and then
-    replayed; with "graph", as a CUDA graph.
+    ``sample_real(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws
+    there; None will do until there is an iteration to run. The same settings and ``sample_real`` give the same numbers,
+    bit for bit, on the same machine's CPU, for the same number of threads. With ``replay`` an iteration is recorded
+    once, and then replayed; with "graph", as a CUDA graph.
     """
 
     def iteration(self) -> Array:
@@ -37,24 +37,25 @@ class WGANGP:
         here waits for it. The next iteration may overwrite it.
         """
         s = self.settings
-        if s.decay != "constant":
-            self.critic_adam.lr = self.generator_adam.lr = s.learning_rate * self.decay(self.iterations / s.iterations)
+        if s.schedule != "constant":
+            lr = s.learning_rate * self.schedule(self.iterations / s.iterations)
+            self.critic_adam.lr = self.generator_adam.lr = lr
         # At first the average reaches back over an eighth of the iterations, so that the initial weights are forgotten.
-        self.average_step.data.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
+        self.ema_step.data.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
         self.iterations += 1
-        return self.replayed(self) if self.replayed else self.steps()
+        return self.replayed(self) if self.replayed else self.device_steps()
 
-    def steps(self) -> Array:
+    def device_steps(self) -> Array:
         """All that an iteration does on the device, to the arrays of ``state``."""
         n, times = self.batch_size, self.settings.critic_steps
-        reals = kernel(self.draw)(n * times, self.rng)
+        reals = kernel(self.sample_real)(n * times, self.rng)
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
         for i in range(times):
             l1_and_slope = self.critic_step(part(reals, i * n, (i + 1) * n), part(fakes, i * n, (i + 1) * n))
         self.generator_step()
         if self.settings.average:
-            for a, p in zip(self.averaged.parameters(), self.generator.parameters()):
-                move_average(a.data, p.data, self.average_step.data)
+            for a, p in zip(self.ema.parameters(), self.generator.parameters()):
+                update_ema(a.data, p.data, self.ema_step.data)
                 changed(a)
         return l1_and_slope
 
@@ -68,7 +69,7 @@ class WGANGP:
             loss = loss + self.settings.penalty_weight * self.penalty(s)
         self.critic_adam.step(grad(loss, self.critic.parameters()))
         self.constrain(self.critic, self.settings.clip)
-        return figures(d_real.data, d_fake.data, s.data)
+        return l1_and_mean_slope(d_real.data, d_fake.data, s.data)
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the critic as it is."""
@@ -85,17 +86,17 @@ class WGANGP:
         return generate(self.generator, self.draw_noise(n))
 
     def __init__(
-        self, settings: Settings, draw: Callable[[int, Any], Array] | None, dim: int, replay: bool | str = True
+        self, settings: Settings, sample_real: Callable[[int, Any], Array] | None, dim: int, replay: bool | str = True
     ) -> None:
         self.settings, self.batch_size = settings, settings.batch_size
-        self.draw: Any = draw
+        self.sample_real: Any = sample_real
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
-        self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
+        self.schedule, self.noise = SCHEDULES[settings.schedule], NOISES[settings.noise]
         _, self.constrain = CONSTRAINTS[settings.constraint]
         for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
         self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
-        self.averaged = deepcopy(self.generator) if settings.average else self.generator
-        self.average_step = Tensor(backend.zeros((), "float32"))
+        self.ema = deepcopy(self.generator) if settings.average else self.generator
+        self.ema_step = Tensor(backend.zeros((), "float32"))
         self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
@@ -103,11 +104,11 @@ class WGANGP:
         self.replayed = Replayed(replay == "graph") if replay else None
 
     def state(self) -> dict[str, Tensor]:
-        """All arrays that ``steps`` reads and changes, by name."""
-        tensors = {"average.step": self.average_step}
+        """All arrays that ``device_steps`` reads and changes, by name."""
+        tensors = {"ema.step": self.ema_step}
         networks = {"critic": self.critic, "generator": self.generator}
         if self.settings.average:
-            networks["averaged"] = self.averaged
+            networks["ema"] = self.ema
         for name, network in networks.items():
             tensors |= {f"{name}.{parameter}": p for parameter, p in network.named_parameters().items()}
         for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
@@ -119,9 +120,9 @@ class WGANGP:
                 tensors |= {f"critic.spectral.u{i}": layer.u, f"critic.spectral.v{i}": layer.v}
         return tensors
 
-    def parts(self) -> list[Any]:
-        """What ``steps`` depends on besides the numbers in arrays: with another one, it does something else."""
-        networks, adams = (self.critic, self.generator, self.averaged), (self.critic_adam, self.generator_adam)
+    def dependencies(self) -> list[Any]:
+        """What ``device_steps`` depends on besides the numbers in arrays: with another one, it does something else."""
+        networks, adams = (self.critic, self.generator, self.ema), (self.critic_adam, self.generator_adam)
         owners = [*adams, *networks, *(layer for net in networks for layer in net.layers)]
         held = [x for name, x in vars(self).items() if name != "iterations"]
         held += [x for owner in owners for x in (type(owner), *vars(owner).values())]
@@ -130,7 +131,7 @@ class WGANGP:
         return [*held, *tensors, *(x.data for x in tensors), *(x.requires_grad for x in tensors)]
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of all that ``steps`` changes, to be ``put_back``: the state, and that of ``rng``."""
+        """A copy of all that ``device_steps`` changes, to be ``put_back``: the state, and that of ``rng``."""
         return {name: x.data.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
 
     def put_back(self, snapshot: dict[str, Any]) -> None:
@@ -147,11 +148,11 @@ class WGANGP:
         self.iterations = iterations
 
     def check_finite(self) -> None:
-        """Raises Diverged where an array of ``state`` is not finite (on the GPU this waits for the device)."""
+        """Raises DivergenceError where an array of ``state`` is not finite (on the GPU this waits for the device)."""
         for name, x in self.state().items():
             if not backend.xp.isfinite(x.data).all():
                 what = f"the {name.partition('.')[0]}'s parameters are" if x.requires_grad else f"{name} is"
-                raise Diverged(f"training diverged: {what} no longer finite")
+                raise DivergenceError(f"training diverged: {what} no longer finite")
 
 
 @kernel
@@ -160,12 +161,12 @@ def part(rows: Array, start: int, stop: int) -> Array:
 
 
 @kernel
-def move_average(average: Array, x: Array, step: Array) -> None:
+def update_ema(average: Array, x: Array, step: Array) -> None:
     average += step * (x - average)
 
 
 @kernel
-def figures(d_real: Array, d_fake: Array, s: Array) -> Array:
+def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
     """L1 and the mean slope."""
     return backend.xp.stack((d_fake.mean() - d_real.mean(), s.mean()))
 
@@ -186,5 +187,5 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | N
     return critic, generator
 
 
-class Diverged(ArithmeticError):
-    """A figure or a parameter is NaN or infinite; the message says which, and at which iteration."""
+class DivergenceError(ArithmeticError):
+    """A metric or a parameter is NaN or infinite; the message says which, and at which iteration."""

@@ -44,7 +44,7 @@ class Shared(NamedTuple):
 
     semaphores: list[Any]
     networks: dict[str, list[Any]]  # parameters, first and second moments, and each worker's gradients, float32
-    figures: Any  # L1, the mean slope, and a checksum of the draws, of each worker, float64
+    metrics: Any  # L1, the mean slope, and a checksum of the draws, of each worker, float64
     running: Any  # 0 once all is over
     message: Any  # why a worker has ended, if it can say
 
@@ -53,8 +53,8 @@ def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
     sizes = {name: sum(p.data.size for p in adam.parameters) for name, adam in _adams(model).items()}
     networks = {name: [context.RawArray("f", n) for _ in range(3 + number)] for name, n in sizes.items()}
     semaphores = [context.Semaphore(0) for _ in range(number)]
-    figures, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
-    return Shared(semaphores, networks, figures, running, message)
+    metrics, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
+    return Shared(semaphores, networks, metrics, running, message)
 
 
 def _adams(model: WGANGP) -> dict[str, Any]:
@@ -89,17 +89,17 @@ class Rows:
         return numpy.ascontiguousarray(drawn[:, self.rank]).reshape(rows, *others)
 
 
-def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> None:
-    """Let ``model`` be one of the workers; ``look`` raises, or ends the process, where another one has ended."""
+def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None]) -> None:
+    """Let ``model`` be one of the workers; ``check_alive`` raises, or ends the process, where another one has ended."""
     number = len(shared.semaphores)
-    figures = numpy.frombuffer(shared.figures).reshape(number, 3)
+    metrics = numpy.frombuffer(shared.metrics).reshape(number, 3)
 
     def meet() -> None:
         for other in range(number):
             if other != rank:
                 shared.semaphores[other].release()
         for _ in range(number - 1):
-            wait(shared.semaphores[rank], look)
+            wait(shared.semaphores[rank], check_alive)
 
     model.batch_size //= number
     model.rng = Rows(model.rng, rank, number, model.batch_size)
@@ -109,15 +109,15 @@ def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> 
             lay_out(tensors, flat, write=rank == 0)
         adam.step = together(adam, p, m, v, gradients, rank, meet)
 
-    critic_step, steps, put_back = model.critic_step, model.steps, model.put_back
+    critic_step, steps, put_back = model.critic_step, model.device_steps, model.put_back
 
     @kernel
     def note(mine: Array) -> None:
-        figures[rank] = *mine, model.rng.bit_generator.state["state"]["state"] % 2**50
+        metrics[rank] = *mine, model.rng.bit_generator.state["state"]["state"] % 2**50
 
     @kernel
     def mean_figures() -> Array:
-        l1, slope, draws = figures.T
+        l1, slope, draws = metrics.T
         if (draws != draws[0]).any():
             raise WorkersLost("two workers have drawn other random numbers: they no longer train on the same batches")
         return numpy.array((l1.mean(), slope.mean()), "float32")
@@ -136,7 +136,7 @@ def join(model: WGANGP, shared: Shared, rank: int, look: Callable[[], None]) -> 
         put_back(snapshot)
         meet()
 
-    vars(model).update(critic_step=noted, steps=all_steps, put_back=put_back_together)
+    vars(model).update(critic_step=noted, device_steps=all_steps, put_back=put_back_together)
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
@@ -175,13 +175,13 @@ def together(
     return step
 
 
-def wait(semaphore: Any, look: Callable[[], None]) -> None:
+def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
     """Try for a tenth of a millisecond, since to be woken takes half as long; then let others have the processor."""
     for _ in range(SPINS):
         if semaphore.acquire(False):
             return
     while not semaphore.acquire(True, PATIENCE):
-        look()
+        check_alive()
 
 
 # --- Processes ----------------------------------------------------------------------------------
@@ -216,14 +216,14 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
     begin = (model.settings, pixels, images.shape, replay, threads, state, model.iterations)
     others = [context.Process(target=work, args=(shared, rank, *begin), daemon=True) for rank in range(1, number)]
 
-    def look() -> None:
+    def check_alive() -> None:
         for process in others:
             if process.exitcode is not None:
                 why = shared.message.value.decode(errors="replace") or f"with status {process.exitcode}"
                 raise WorkersLost(f"a worker has ended, {why}")
 
     before = {owner: dict(vars(owner)) for owner in (model, *_adams(model).values())}
-    join(model, shared, 0, look)
+    join(model, shared, 0, check_alive)
     iteration = model.iteration
 
     def shared_iteration() -> Array:
@@ -237,7 +237,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
             for process in others:
                 process.start()
         for _ in others:
-            wait(shared.semaphores[0], look)  # all are ready
+            wait(shared.semaphores[0], check_alive)  # all are ready
         with use_threads(threads):
             yield
     finally:
@@ -302,16 +302,16 @@ def work(
 
     parent: Any = multiprocessing.parent_process()
 
-    def look() -> None:
+    def check_alive() -> None:
         if not (parent.is_alive() and shared.running.value):
             os._exit(1)
 
-    join(model, shared, rank, look)
+    join(model, shared, rank, check_alive)
     shared.semaphores[0].release()
     try:
         with numpy.errstate(over="ignore", invalid="ignore"):
             while True:
-                wait(shared.semaphores[rank], look)
+                wait(shared.semaphores[rank], check_alive)
                 if not shared.running.value:
                     return
                 model.iteration()

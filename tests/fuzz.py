@@ -30,7 +30,7 @@ def honest_checkpoint() -> bytes:
     about = {"data": "x", "size": None, "crc32": 7, "workers": 1, "threads": 1, "kernels": "", "device": "cpu"}
     run = Run(SETTINGS, (2, 3), about)
     run.rows, run.pending = [(1, 0.5, 1.0, 0.1)], [np.ones(2, "float32")]
-    run.snapshots = [(i, np.full((run.kept, 2, 3), i, "uint8")) for i in (0, 1)]
+    run.snapshots = [(i, np.full((run.samples_kept, 2, 3), i, "uint8")) for i in (0, 1)]
     run.evaluations = [dict.fromkeys(EVALUATION, 1)]
     with tempfile.TemporaryDirectory() as folder:
         run.save(Path(folder))
@@ -86,7 +86,7 @@ READERS: dict[str, tuple[str, bytes, Callable[[bytes], bytes], Callable[[Path], 
     "idx-in-gz": ("images.gz", IDX, lambda data: gzip.compress(data, 1), lambda path: read_idx(path, 3)),
     "checkpoint": ("checkpoint.npz", CHECKPOINT, as_it_is, load),
     "checkpoint-header": ("checkpoint.npz", *header(CHECKPOINT), load),
-    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "averaged.weight1.npy"), load),
+    "checkpoint-array": ("checkpoint.npz", *member(CHECKPOINT, "ema.weight1.npy"), load),
     "checkpoint-snapshots": ("checkpoint.npz", *member(CHECKPOINT, "snapshots.npy"), load),
     "classifier": ("classifier.npz", CLASSIFIER, as_it_is, lambda path: judge.load(path, 6)),
     "classifier-array": ("classifier.npz", *member(CLASSIFIER, "arr_5.npy"), lambda path: judge.load(path, 6)),

@@ -1,4 +1,4 @@
-"""The article's sections: what each one claims, in figures, on runs shortened where the claim shows early.
+"""The article's sections: what each one claims, in metrics, on runs shortened where the claim shows early.
 
 No bound is nearer than half as much again to what came out of four seeds on five kinds of processor.
 """
@@ -21,81 +21,81 @@ from minigan.training import WGANGP
 
 @pytest.fixture
 def section(tmp_path):
-    """Runs a section by name and returns its figures, once its picture is there."""
+    """Runs a section by name and returns its metrics, once its picture is there."""
 
     def run(name, scale):
         path = tmp_path / f"{name}.png"
-        line, figures = SECTIONS[name](path, scale)
+        line, metrics = SECTIONS[name](path, scale)
         assert path.stat().st_size > 10_000 and len(line) > 10
-        return figures
+        return metrics
 
     return run
 
 
 @pytest.mark.slow
 def test_interview(section):
-    figures = section("interview", 0.5)
+    metrics = section("interview", 0.5)
     for name in ("normal", "bimodal"):
-        assert figures[f"error of the map, {name}"] < 0.4
-        assert figures[f"distance, {name}"] < 0.4
+        assert metrics[f"error of the map, {name}"] < 0.4
+        assert metrics[f"distance, {name}"] < 0.4
 
 
 def test_divergences(section):
-    figures = section("divergences", 1)
+    metrics = section("divergences", 1)
     for form in ("article", "usual"):
-        assert figures[f"JS {form}, by counting 1000000"] == pytest.approx(figures[f"JS {form}, exact"], rel=0.02)
-    assert figures["sizes at which the article's is infinite"] > 0
-    assert figures["decimal digits of 2^784"] == 237
+        assert metrics[f"JS {form}, by counting 1000000"] == pytest.approx(metrics[f"JS {form}, exact"], rel=0.02)
+    assert metrics["sizes at which the article's is infinite"] > 0
+    assert metrics["decimal digits of 2^784"] == 237
 
 
 def test_order(section):
-    figures = section("order", 1)
-    assert figures["spread, mean of D(y_i)"] < 1e-5 < 1 < figures["spread, one D(y_1, ..., y_M)"]
+    metrics = section("order", 1)
+    assert metrics["spread, mean of D(y_i)"] < 1e-5 < 1 < metrics["spread, one D(y_1, ..., y_M)"]
 
 
 @pytest.mark.slow
 def test_fight(section):
-    figures = section("fight", 1)
-    assert figures["last L1"] < figures["largest L1"] / 5
-    assert figures["distance at 800"] < 0.5
+    metrics = section("fight", 1)
+    assert metrics["last L1"] < metrics["largest L1"] / 5
+    assert metrics["distance at 800"] < 0.5
 
 
 @pytest.mark.slow
 def test_unconstrained(section):
-    figures = section("unconstrained", 0.3)
-    assert figures["last L1, critic alone, none"] > 10 * figures["last L1, critic alone, penalty"]
-    assert figures["last L1, critic alone, sigmoid"] <= 1
-    assert figures["largest L1 in the fight, none"] > 10 * figures["largest L1 in the fight, penalty"]
-    assert figures["last gradient, sigmoid"] < figures["last gradient, penalty"] / 4
-    assert figures["distance, sigmoid"] > 4 * figures["distance, penalty"]
+    metrics = section("unconstrained", 0.3)
+    assert metrics["last L1, critic alone, none"] > 10 * metrics["last L1, critic alone, penalty"]
+    assert metrics["last L1, critic alone, sigmoid"] <= 1
+    assert metrics["largest L1 in the fight, none"] > 10 * metrics["largest L1 in the fight, penalty"]
+    assert metrics["last gradient, sigmoid"] < metrics["last gradient, penalty"] / 4
+    assert metrics["distance, sigmoid"] > 4 * metrics["distance, penalty"]
 
 
 @pytest.mark.slow
 def test_constraints(section):
-    figures = section("constraints", 0.19)
-    assert len(figures) == 9
-    steep = figures["none"]["slope by gradient, mean"]
-    for name, row in figures.items():
+    metrics = section("constraints", 0.19)
+    assert len(metrics) == 9
+    steep = metrics["none"]["slope by gradient, mean"]
+    for name, row in metrics.items():
         assert all(map(math.isfinite, row.values()))
         assert name == "none" or row["slope by gradient, mean"] < steep / 1.5
-    assert figures["spectral"]["slope, steepest pair"] < 1.1  # by construction, at most 1
-    assert abs(figures["(b) gradient, (s - 1)^2"]["slope by gradient, mean"] - 1) < abs(steep - 1) / 4
+    assert metrics["spectral"]["slope, steepest pair"] < 1.1  # by construction, at most 1
+    assert abs(metrics["(b) gradient, (s - 1)^2"]["slope by gradient, mean"] - 1) < abs(steep - 1) / 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kinds", [("where", WHERE), ("games", GAMES)])
 def test_side_by_side(section, name, kinds):
-    figures = section(name, 0.1)
-    assert list(figures) == list(kinds)
-    for row in figures.values():
+    metrics = section(name, 0.1)
+    assert list(metrics) == list(kinds)
+    for row in metrics.values():
         assert 0.4 < row["slope by gradient, mean"] < 3 and row["distance to the target"] < 0.6
 
 
 @pytest.mark.slow
 def test_plane(section):
-    figures = section("plane", 0.08)
-    assert figures["modes found, 8 Gaussians"] > 4 and figures["modes found, 25 Gaussians"] > 12
-    assert all(figures[f"distance, {name}"] < 0.8 for name in ("8 Gaussians", "25 Gaussians", "Swiss roll"))
+    metrics = section("plane", 0.08)
+    assert metrics["modes found, 8 Gaussians"] > 4 and metrics["modes found, 25 Gaussians"] > 12
+    assert all(metrics[f"distance, {name}"] < 0.8 for name in ("8 Gaussians", "25 Gaussians", "Swiss roll"))
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_the_command_line(tmp_path, capsys):
     assert out.startswith("3. A neural distance: over 200 orders") and "2. KL, JS: " in out
     names = {f"{name}.{kind}" for name in ("order", "divergences") for kind in ("png", "json")}
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
-    assert "figures" in json.loads((tmp_path / "a" / "order.json").read_text())
+    assert "metrics" in json.loads((tmp_path / "a" / "order.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,9 @@ def test_the_whole_iteration_stays_on_the_device(monkeypatch):
     model = gan()
     model.iteration()
     DeviceArray.transfers = 0
-    figures = model.iteration()
+    metrics = model.iteration()
     assert DeviceArray.transfers == 0
-    assert isinstance(figures, DeviceArray) and np.isfinite(backend.to_numpy(figures)).all()
+    assert isinstance(metrics, DeviceArray) and np.isfinite(backend.to_numpy(metrics)).all()
     assert DeviceArray.transfers == 1
 
 
@@ -227,7 +227,7 @@ def standin(monkeypatch):
     [
         {},
         {"constraint": "clip", "penalty": "one-sided-max", "noise": "uniform"},
-        {"constraint": "spectral", "slope": "difference", "decay": "linear"},
+        {"constraint": "spectral", "slope": "difference", "schedule": "linear"},
         {"game": "gan", "where": "real", "hidden": "leaky_relu"},
         {"game": "ls-gan", "hidden": "tanh"},
     ],
@@ -237,10 +237,10 @@ def test_an_iteration_recorded_once_can_be_replayed(standin, how, others):
     """As a program or a graph: each replay draws, decays the rate, corrects Adam's bias and learns anew."""
     settings = Settings(**{**vars(SMALL), "iterations": 8, **others})
     eager, replayed = gan(settings), gan(settings, replay=how)
-    figures = [backend.to_numpy(eager.iteration()).tolist() for _ in range(8)]
-    assert len({tuple(row) for row in figures}) == 8
+    metrics = [backend.to_numpy(eager.iteration()).tolist() for _ in range(8)]
+    assert len({tuple(row) for row in metrics}) == 8
     same = np.testing.assert_array_equal if how is True else partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
-    same([backend.to_numpy(replayed.iteration()).tolist() for _ in range(8)], figures)
+    same([backend.to_numpy(replayed.iteration()).tolist() for _ in range(8)], metrics)
     assert replayed.replayed.proven
     for name, tensor in eager.state().items():
         same(backend.to_numpy(replayed.state()[name]), backend.to_numpy(tensor))
@@ -259,20 +259,20 @@ def test_a_graph_multiplies_by_another_product(standin, monkeypatch):
     monkeypatch.setattr(backend, "cutensor_matmul", lambda: lambda x, y: used.append(1) or product(x, y))
     model = gan(replay="graph")
     model.iteration()
-    assert used and model.replayed.record and backend.matmul is before
+    assert used and model.replayed.recorded and backend.matmul is before
 
 
 def test_what_cannot_be_captured_says_why_and_goes_on(standin, monkeypatch):
     """The cause is told, not that the capture was cut short, which raises too; and no half graph is launched."""
     model, end = gan(replay="graph"), type(backend.xp.cuda.Stream(True)).end_capture
-    steps = model.steps
+    steps = model.device_steps
 
     def fails():
         if standin.asked[-1:] == ["begin"]:
             raise NotImplementedError("no such luck\nduring capture")
         return steps()
 
-    model.steps = fails
+    model.device_steps = fails
     stream = type(backend.xp.cuda.Stream(True))
 
     def cut_short(self):
@@ -291,14 +291,14 @@ def test_a_graph_that_computes_something_else_is_not_used(standin):
     models = gan(replay="graph"), gan()
     for m in models:
 
-        def steps(m=m, steps=m.steps):
+        def steps(m=m, steps=m.device_steps):
             m.generator.parameters()[1].data += m.iterations
             return steps()
 
-        m.steps = steps
+        m.device_steps = steps
     with pytest.warns(UserWarning, match="a replayed one comes to another result in"):
-        figures = [[backend.to_numpy(m.iteration()).tolist() for _ in range(8)] for m in models]
-    assert figures[0] == figures[1]
+        metrics = [[backend.to_numpy(m.iteration()).tolist() for _ in range(8)] for m in models]
+    assert metrics[0] == metrics[1]
 
 
 def test_without_cutensor_the_error_says_what_to_install(monkeypatch):

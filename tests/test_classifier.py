@@ -39,7 +39,7 @@ def test_two_thousand_digits_teach_it_something():
 def test_a_look():
     classifier = judge.load(MNIST / judge.FILE, 784)
     images = load_images(split="test")[:50]
-    seen = judge.look(classifier, images, block=7)
+    seen = judge.predict(classifier, images, block=7)
     assert seen.features.shape == (50, 64) and seen.probabilities.shape == (50, 10)
     assert seen.features.dtype == seen.probabilities.dtype == "float32" and seen.features.min() == 0
     np.testing.assert_allclose(seen.probabilities.sum(axis=1), 1, rtol=1e-5)

@@ -8,11 +8,11 @@ import pytest
 from minigan import judge as judging
 from minigan import report
 from minigan.data import MNIST, load_images, load_labels
-from minigan.judge import FIGURES, Judge, Look, table
+from minigan.judge import METRICS, Judge, Predictions, table
 from minigan.nn import MLP
 from minigan.run import Run
 from minigan.settings import Settings
-from minigan.training import Diverged
+from minigan.training import DivergenceError
 from tests.running import TINY, run
 
 
@@ -33,49 +33,49 @@ def rows(images):
 
 
 def test_other_real_images_are_worth_one_unit(judge):
-    figures = judge(rows(load_images()[30000:32000]), MEAN)
-    assert figures["units"] < 1.5 and judge.real["units"] == 1
+    metrics = judge(rows(load_images()[30000:32000]), MEAN)
+    assert metrics["units"] < 1.5 and judge.real["units"] == 1
     for name in ("precision", "recall"):
-        assert figures[name] == pytest.approx(judge.real[name], abs=0.05) and figures[name] > 0.7
-    assert figures["classes"] == 10 and figures["confidence"] > 0.97
-    assert figures["nearest"] == 0  # they are training images
+        assert metrics[name] == pytest.approx(judge.real[name], abs=0.05) and metrics[name] > 0.7
+    assert metrics["classes"] == 10 and metrics["confidence"] > 0.97
+    assert metrics["nearest"] == 0  # they are training images
     assert 3 < judge.real["nearest"] < 6
 
 
 def test_noise_is_far_away(judge):
-    figures = judge(np.random.default_rng(0).random((2000, 784), dtype="float32"), MEAN)
-    assert figures["units"] > 50 and figures["recall"] < 0.01 and figures["nearest"] > 10
+    metrics = judge(np.random.default_rng(0).random((2000, 784), dtype="float32"), MEAN)
+    assert metrics["units"] > 50 and metrics["recall"] < 0.01 and metrics["nearest"] > 10
 
 
 def test_one_digit_only_is_sharp_but_not_all(judge):
     ones = rows(load_images()[load_labels() == 1][:2000])
-    figures = judge(ones, MEAN)
-    assert figures["precision"] > 0.7 and figures["recall"] < 0.3 and figures["units"] > 20
-    assert figures["classes"] < 4 and figures["largest_class"] > 0.95
+    metrics = judge(ones, MEAN)
+    assert metrics["precision"] > 0.7 and metrics["recall"] < 0.3 and metrics["units"] > 20
+    assert metrics["classes"] < 4 and metrics["largest_class"] > 0.95
 
 
 def test_l1_on_training_and_test_images(judge):
-    figures = judge(np.full((2000, 784), 0.5, "float32") + rows(load_images()[:2000]) / 1000, MEAN)
-    assert figures["l1_train"] == pytest.approx(0.5 - 0.999 * rows(load_images()[:2000]).mean(), rel=1e-4)
+    metrics = judge(np.full((2000, 784), 0.5, "float32") + rows(load_images()[:2000]) / 1000, MEAN)
+    assert metrics["l1_train"] == pytest.approx(0.5 - 0.999 * rows(load_images()[:2000]).mean(), rel=1e-4)
     difference = rows(load_images()[:2000]).mean() - rows(load_images(split="test")[:2000]).mean()
-    assert figures["l1_test"] - figures["l1_train"] == pytest.approx(difference, rel=1e-3)
+    assert metrics["l1_test"] - metrics["l1_train"] == pytest.approx(difference, rel=1e-3)
 
 
 def test_samples_that_are_not_finite(judge):
-    with pytest.raises(Diverged, match="features of the samples are not finite"), np.errstate(all="ignore"):
+    with pytest.raises(DivergenceError, match="features of the samples are not finite"), np.errstate(all="ignore"):
         judge(np.full((2000, 784), np.inf, "float32"), MEAN)
 
 
 def test_the_table_has_every_figure(judge):
     head, *lines = table(judge.real, judge.real)
-    assert head == ("", "samples", "real") and len(lines) == len(FIGURES) == len(judge.real)
-    assert all(a == b for _, a, b in lines) and dict((what, a) for what, a, _ in lines)[FIGURES["units"][0]] == "1.00"
+    assert head == ("", "samples", "real") and len(lines) == len(METRICS) == len(judge.real)
+    assert all(a == b for _, a, b in lines) and dict((what, a) for what, a, _ in lines)[METRICS["units"][0]] == "1.00"
 
 
 def test_samples_by_class(judge, monkeypatch):
     samples = np.arange(1, 26, dtype="float32").reshape(25, 1, 1)
     probabilities = np.eye(3)[[0] * 12 + [2] * 13]
-    monkeypatch.setattr(judging, "look", lambda classifier, samples: Look(None, probabilities))
+    monkeypatch.setattr(judging, "predict", lambda classifier, samples: Predictions(None, probabilities))
     grid = report.by_class(samples, judge).reshape(3, 10)
     assert grid[0].tolist() == list(range(1, 11)) and grid[1].sum() == 0 and grid[2].tolist() == list(range(13, 23))
 

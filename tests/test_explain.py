@@ -166,8 +166,8 @@ def test_the_printed_iteration_is_the_engines_bit_for_bit(preset, tmp_path, caps
     arrays = {name.replace(".", "_"): x.data for name, x in other.state().items()}
     for _ in range(5):
         engine.iteration()
-        other.average_step.data[...] = engine.average_step.data
-        scope["iteration"](rng=other.rng, draw=other.draw, **arrays)
+        other.ema_step.data[...] = engine.ema_step.data
+        scope["iteration"](rng=other.rng, draw=other.sample_real, **arrays)
     for name, x in engine.state().items():
         assert x.data.tobytes() == other.state()[name].data.tobytes(), name
 

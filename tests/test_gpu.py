@@ -33,10 +33,10 @@ def needs_cutensor():
         pytest.skip(str(error))
 
 
-def drift_apart(figures, others):
+def drift_apart(metrics, others):
     """Figures of 20 iterations that rounding parts: summed the other way round, the worst of 100 seeds ends 9 % off."""
-    np.testing.assert_allclose(figures[0], others[0], rtol=1e-4)
-    np.testing.assert_allclose(figures, others, rtol=0.2)
+    np.testing.assert_allclose(metrics[0], others[0], rtol=1e-4)
+    np.testing.assert_allclose(metrics, others, rtol=0.2)
 
 
 class HostRng:
@@ -77,13 +77,13 @@ def test_fused_kernels_agree_with_numpy(dtype):
 def test_a_short_training_agrees_with_numpy():
     """The same numbers drawn on both devices."""
     images = load_images()[:1000]
-    figures = {}
+    metrics = {}
     for device in ("gpu", "cpu"):
         backend.use(device)
         model = WGANGP(Settings(batch_size=32, critic=(64, 32), generator=(32, 64)), sampler(images), 784, False)
         model.rng = HostRng(0)
-        figures[device] = [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)]
-    drift_apart(figures["gpu"], figures["cpu"])
+        metrics[device] = [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)]
+    drift_apart(metrics["gpu"], metrics["cpu"])
 
 
 def test_new_tensors_live_on_the_device():
@@ -115,11 +115,11 @@ def test_a_recorded_iteration_is_the_iteration(how, others):
     images = load_images()[:1000]
     settings = Settings(batch_size=32, critic=(64, 32), generator=(32, 64), iterations=20, **others)
     eager, replayed = (WGANGP(settings, sampler(images), 784, replay) for replay in (False, how))
-    figures = [
+    metrics = [
         [[backend.to_numpy(x).item() for x in model.iteration()] for _ in range(20)] for model in (eager, replayed)
     ]
-    drift_apart(figures[1], figures[0])
-    assert len(np.unique(figures[1][4:])) > 16 and replayed.replayed.proven
+    drift_apart(metrics[1], metrics[0])
+    assert len(np.unique(metrics[1][4:])) > 16 and replayed.replayed.proven
 
 
 @pytest.mark.parametrize("how", [False, True, "graph"])

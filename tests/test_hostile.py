@@ -119,7 +119,7 @@ def test_what_a_checkpoint_says_is_not_believed(header, trained, capsys):
         ({"header": np.zeros(3)}, ""),
         ({"header": np.array("[" * 100_000)}, ""),
         ({"header": np.array('{"version": 1e999}')}, "version inf"),
-        ({"averaged.weight1": np.array([{}], dtype=object)}, ""),
+        ({"ema.weight1": np.array([{}], dtype=object)}, ""),
         ({"rng": np.array('{"bit_generator": "PCG64"}')}, ""),
         ({"rng": np.array("null")}, ""),
     ],
@@ -138,7 +138,7 @@ def test_many_rows_and_large_weights(tmp_path, judged, capsys):
     rewrite(path, {"rows": np.ones((10**6, 4))})
     assert run("--report", "--out", tmp_path / "out") == 0
     huge = np.float32(3e38)
-    rewrite(path, {"averaged.weight2": np.full((8, 30), huge), "averaged.bias1": np.full(8, huge)})
+    rewrite(path, {"ema.weight2": np.full((8, 30), huge), "ema.bias1": np.full(8, huge)})
     capsys.readouterr()
     with np.errstate(all="ignore"), suppress(SystemExit):
         run("--evaluate", "--out", tmp_path / "out")
@@ -215,7 +215,7 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path, trained, images, capsys):
 
 def test_the_page_needs_no_images(tmp_path, trained):
     held = load(trained)
-    held.about["data"] = str(tmp_path / "moved")
+    held.metadata["data"] = str(tmp_path / "moved")
     held.save(trained)
     assert run("--report", "--out", trained) == 0
 

@@ -1,4 +1,4 @@
-"""The figures of quality, on cases with a known answer."""
+"""The metrics of quality, on cases with a known answer."""
 
 import numpy as np
 import pytest

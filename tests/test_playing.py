@@ -17,11 +17,11 @@ from tests.running import TINY, run
 def page(folder, settings, shape=(6, 5)):
     """A page with a new generator in it, and that generator with its weights in half precision, as in the page."""
     run = Run(replace(settings, critic=(2,)), shape, {})
-    for p in run.gan.averaged.parameters():
+    for p in run.gan.ema.parameters():
         p.data = (p.data + np.float32(0.01)).astype("float16").astype("float32")
     run.snapshot(folder)
     report.report(run, folder, None)
-    return folder / "report.html", run.gan.averaged
+    return folder / "report.html", run.gan.ema
 
 
 @needs_a_browser

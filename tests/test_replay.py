@@ -17,7 +17,7 @@ from minigan.nn import ACTIVATIONS, CONSTRAINTS, INITS, MLP, OUTPUTS, Linear
 from minigan.optim import Adam
 from minigan.penalties import WHERE
 from minigan.record import Tape
-from minigan.settings import DECAYS, NOISES, PENALTIES, Settings
+from minigan.settings import NOISES, PENALTIES, SCHEDULES, Settings
 from minigan.tensor import Tensor
 from minigan.training import WGANGP, generate
 
@@ -31,8 +31,8 @@ EVERY = [
     *({"hidden": hidden} for hidden in ACTIVATIONS),
     *({"output": output, "critic_output": output} for output in OUTPUTS),
     *(
-        {"decay": decay, "noise": noise, "average": average}
-        for decay in DECAYS
+        {"schedule": decay, "noise": noise, "average": average}
+        for decay in SCHEDULES
         for noise in NOISES
         for average in (0, 0.9)
     ),
@@ -70,9 +70,9 @@ def test_a_longer_training_at_the_articles_size():
 def test_a_record_is_a_program_that_can_be_read():
     m = model()
     train(m, 3)
-    text = str(m.replayed.record)
+    text = str(m.replayed.recorded)
     for line in (
-        r"def iteration\(rng, average_step, critic_weight1, .*, generator_lr, draw\):",
+        r"def iteration\(rng, ema_step, critic_weight1, .*, generator_lr, draw\):",
         r"    # gradient_norm: \(gradient,\) = grad\(scores, points, create_graph=True\)",
         r"    gradient = matmul_nt\(v\d+, critic_weight1\) +# \(4, 9\)",
         r"    return l1_and_slope2",
@@ -273,18 +273,18 @@ def test_a_copy_of_a_model_that_has_replayed():
 
 def test_a_recording_is_not_visible_to_other_threads():
     m, seen = model(), []
-    steps = m.steps
+    steps = m.device_steps
 
     def beside():
-        thread = threading.Thread(target=lambda: seen.append(generate(m.averaged, np.zeros((2, 3), "float32"))))
+        thread = threading.Thread(target=lambda: seen.append(generate(m.ema, np.zeros((2, 3), "float32"))))
         thread.start()
         thread.join()
         return steps()
 
-    m.steps = beside
+    m.device_steps = beside
     train(m, 3)
     assert all(type(x) is np.ndarray for x in seen) and m.replayed.proven
-    assert "(2, 9)" not in str(m.replayed.record)
+    assert "(2, 9)" not in str(m.replayed.recorded)
 
 
 def test_a_proof_is_repeated(monkeypatch):
@@ -318,15 +318,15 @@ def with_steps(wrong):
     """A replayed and an eager model whose iteration is ``wrong(model, steps)``."""
     models = model(), model(replay=False)
     for m in models:
-        m.steps = lambda m=m, steps=m.steps: wrong(m, steps)
+        m.device_steps = lambda m=m, steps=m.device_steps: wrong(m, steps)
     return models
 
 
 def test_a_number_read_from_an_array():
     def wrong(m, steps):
-        figures = steps()
-        m.generator.parameters()[1].data *= float(figures[0])
-        return figures
+        metrics = steps()
+        m.generator.parameters()[1].data *= float(metrics[0])
+        return metrics
 
     goes_on_as_it_is(*with_steps(wrong), "a replayed one comes to another result in")
 

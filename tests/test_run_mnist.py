@@ -30,10 +30,10 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
 
-    head, *figures = rows(out)
+    head, *metrics = rows(out)
     assert head == ["iteration", "l1", "gradient_norm", "seconds"]
-    assert [int(row[0]) for row in figures] == [1, 2, 3, 4, 5, 6]
-    assert np.isfinite(np.array(figures, float)).all()
+    assert [int(row[0]) for row in metrics] == [1, 2, 3, 4, 5, 6]
+    assert np.isfinite(np.array(metrics, float)).all()
 
     settings = json.loads((out / "settings.json").read_text())
     assert settings["seed"] == 5 and settings["critic"] == [8] and settings["data"] == str(images)
@@ -135,7 +135,7 @@ def test_the_checkpoint_holds_the_networks(tmp_path, images):
     saved = load(tmp_path / "out")
     assert (saved.iteration, saved.shape, saved.settings.noise_dim) == (6, (6, 5), 3)
     assert [p.shape for p in saved.gan.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
-    assert [p.shape for p in saved.gan.averaged.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
+    assert [p.shape for p in saved.gan.ema.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
 
 
 def test_presets_and_flags_over_them(tmp_path, images):
@@ -369,11 +369,11 @@ def test_a_checkpoint_is_never_written_with_parameters_that_are_not_finite(tmp_p
     iteration, calls = WGANGP.iteration, []
 
     def spoiling(model):
-        figures = iteration(model)
+        metrics = iteration(model)
         calls.append(1)
         if len(calls) == 6:
             model.generator.parameters()[0].data[...] = np.nan
-        return figures
+        return metrics
 
     monkeypatch.setattr(WGANGP, "iteration", spoiling)
     assert run(*TINY, "--data", images, "--out", tmp_path) == 1

@@ -1,4 +1,4 @@
-"""An iteration, the figures of a run, and a short real training."""
+"""An iteration, the metrics of a run, and a short real training."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from minigan.nn import CONSTRAINTS
 from minigan.penalties import FORMS, SLOPES, WHERE, slopes
 from minigan.run import Run
 from minigan.settings import NOISES, PRESETS, Settings
-from minigan.training import WGANGP, Diverged
+from minigan.training import WGANGP, DivergenceError
 
 SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
 
@@ -34,7 +34,7 @@ def test_the_articles_preset_is_the_articles_program():
     assert noise.dtype == "float32" and -1 <= noise.min() < -0.99 and 0.99 < noise.max() <= 1
     assert (s.batch_size, s.critic_steps, s.learning_rate, s.betas) == (100, 5, 1e-4, (0.5, 0.999))
     assert (s.penalty, s.penalty_weight, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
-    assert (s.hidden, s.decay, s.iterations) == ("relu", "constant", 400_000)
+    assert (s.hidden, s.schedule, s.iterations) == ("relu", "constant", 400_000)
 
 
 def test_the_generator_stands_still_during_the_critic_steps(mnist):
@@ -75,8 +75,8 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(mnist, penalty, hidden
 
     def run(settings):
         model = gan(settings, mnist[:1000])
-        figures = [[x.item() for x in model.iteration()] for _ in range(5)]
-        return figures, [p.data.tobytes() for p in model.generator.parameters()]
+        metrics = [[x.item() for x in model.iteration()] for _ in range(5)]
+        return metrics, [p.data.tobytes() for p in model.generator.parameters()]
 
     first = run(settings)
     assert run(settings) == first
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(mnist, penalty, hidden
 
 @pytest.mark.parametrize("decay, rates", [("linear", [1.0, 0.75, 0.5, 0.25, 0]), ("constant", [1.0] * 5)])
 def test_the_learning_rate_decays_over_the_run(mnist, decay, rates):
-    model = gan(Settings(**{**vars(SMALL), "iterations": 4, "learning_rate": 1.0, "decay": decay}), mnist[:10])
+    model = gan(Settings(**{**vars(SMALL), "iterations": 4, "learning_rate": 1.0, "schedule": decay}), mnist[:10])
     got = []
     for _ in rates:
         model.iteration()
@@ -97,7 +97,7 @@ def test_the_learning_rate_decays_over_the_run(mnist, decay, rates):
 def test_an_unknown_name_is_refused(mnist):
     for name, value, message in [
         ("noise", "pink", "normal, uniform"),
-        ("decay", "slow", "linear"),
+        ("schedule", "slow", "linear"),
         ("penalty", "cubic", "two-sided"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: expected one of .*{message}.*, got '{value}'"):
@@ -113,9 +113,9 @@ def train_briefly(images, **names):
     model = gan(Settings(**{**vars(SMALL), "learning_rate": 3e-3, **names}), images)
     for p in model.critic.parameters():
         p.data = 2 * p.data
-    figures = [[x.item() for x in model.iteration()] for _ in range(60)]
+    metrics = [[x.item() for x in model.iteration()] for _ in range(60)]
     model.check_finite()
-    assert np.isfinite(figures).all()
+    assert np.isfinite(metrics).all()
     return model
 
 
@@ -146,9 +146,9 @@ def test_every_constraint_trains_and_moves_the_slope_the_right_way(
 def test_every_game_trains(mnist, name):
     """The critic tells real from generated: L1 is positive once it has learnt, whatever the loss."""
     model = gan(Settings(**{**vars(SMALL), "game": name}), mnist[:1000])
-    figures = [[x.item() for x in model.iteration()] for _ in range(40)]
+    metrics = [[x.item() for x in model.iteration()] for _ in range(40)]
     model.check_finite()
-    assert np.isfinite(figures).all() and np.mean(figures[-5:], axis=0)[0] > 0.1
+    assert np.isfinite(metrics).all() and np.mean(metrics[-5:], axis=0)[0] > 0.1
 
 
 def test_clipping_clips(mnist):
@@ -158,9 +158,9 @@ def test_clipping_clips(mnist):
     assert any(np.abs(p.data).max() > SMALL.clip for p in model.generator.parameters())
 
 
-def run_of(figures, iterations=0):
-    """A run whose iterations come to these figures, after so many."""
-    run, coming = Run(SMALL, (2, 2), {}), iter(figures)
+def run_of(metrics, iterations=0):
+    """A run whose iterations come to these metrics, after so many."""
+    run, coming = Run(SMALL, (2, 2), {}), iter(metrics)
     run.gan.iterations = iterations
 
     def iteration():
@@ -181,7 +181,7 @@ def test_a_row_is_the_mean_since_the_one_before():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_the_first_figure_that_is_not_finite_is_found(bad):
     run = run_of([(1.0, 1.0)] * 6 + [(bad, 1.0)] * 4, 1000)
-    with pytest.raises(Diverged, match=r"training diverged: L1 (nan|inf|-inf) and slope 1 at iteration 1007"):
+    with pytest.raises(DivergenceError, match=r"training diverged: L1 (nan|inf|-inf) and slope 1 at iteration 1007"):
         for _ in range(10):
             run.iterate()
     assert run.rows == [] and run.iteration == 1010
@@ -195,7 +195,7 @@ def test_the_generators_running_average(mnist):
         model.iteration()
         keep = min(0.5, (1 + i) / (9 + i))
         expected = [keep * e + (1 - keep) * p.data for e, p in zip(expected, parameters)]
-    for a, e, p in zip(model.averaged.parameters(), expected, parameters):
+    for a, e, p in zip(model.ema.parameters(), expected, parameters):
         np.testing.assert_allclose(a.data, e, rtol=1e-4, atol=1e-7)
         assert (a.data != p.data).any()
 
@@ -205,20 +205,20 @@ def test_an_average_of_what_stands_still_is_what_stands_still(mnist):
     model.generator_step = lambda: None
     for _ in range(300):
         model.iteration()
-    for a, p in zip(model.averaged.parameters(), model.generator.parameters()):
+    for a, p in zip(model.ema.parameters(), model.generator.parameters()):
         assert (a.data == p.data).all()
 
 
 def test_without_an_average_the_generator_itself_draws_the_samples(mnist):
     model = gan(Settings(**{**vars(SMALL), "average": 0.0}), mnist[:100])
-    assert model.averaged is model.generator
+    assert model.ema is model.generator
 
 
 def test_parameters_that_are_not_finite_are_found(mnist):
     model = gan(SMALL, mnist[:10])
     model.check_finite()
     model.generator.layers[0].weight.data[1, 2] = np.nan
-    with pytest.raises(Diverged, match="the generator's parameters are no longer finite"):
+    with pytest.raises(DivergenceError, match="the generator's parameters are no longer finite"):
         model.check_finite()
 
 
@@ -228,7 +228,7 @@ def test_what_else_is_not_finite_is_named(mnist):
         held = model.state()[name].data
         before = held.copy()
         held.fill(np.inf)
-        with pytest.raises(Diverged, match=f": {name} is no longer finite"):
+        with pytest.raises(DivergenceError, match=f": {name} is no longer finite"):
             model.check_finite()
         held[...] = before
 
@@ -242,10 +242,10 @@ def test_a_short_real_training(mnist):
     the digits and none of their strokes.
     """
     model = WGANGP(Settings(), sampler(mnist), 784, replay=True)
-    figures = np.array([model.iteration().copy() for _ in range(500)])
-    l1, slope = figures.reshape(10, 50, 2).mean(axis=1).T
+    metrics = np.array([model.iteration().copy() for _ in range(500)])
+    l1, slope = metrics.reshape(10, 50, 2).mean(axis=1).T
     assert l1[-1] < 0.7 * l1[0] and (l1 > 0).all()
-    assert abs(slope[-1] - 1) < 0.1 < abs(figures[0, 1] - 1)
+    assert abs(slope[-1] - 1) < 0.1 < abs(metrics[0, 1] - 1)
 
     rng = np.random.default_rng(0)
     real, other = sampler(mnist)(2000, rng), sampler(load_images(split="test"))(2000, rng)
@@ -272,5 +272,5 @@ def test_extreme_weights_and_smallest_sizes_train_or_diverge(scale, pixels, cons
                 for _ in range(6):
                     run.iterate()
                 model.check_finite()
-            except Diverged:
+            except DivergenceError:
                 assert scale != 1

@@ -30,7 +30,7 @@ VARIANTS = [
     *({"constraint": constraint, "clip": 0.1} for constraint in CONSTRAINTS),
     *({"where": where, "noise": noise} for where, noise in zip(WHERE, [*NOISES, *NOISES])),
     {"slope": "difference", "critic_steps": 5},
-    {"average": 0.0, "hidden": "leaky_relu", "decay": "linear"},
+    {"average": 0.0, "hidden": "leaky_relu", "schedule": "linear"},
 ]
 
 
@@ -38,7 +38,7 @@ def trained(settings, number, iterations=6, replay=True):
     """Figures and state after some iterations, of workers that are threads here, which is faster to begin."""
     models = [WGANGP(settings, sampler(IMAGES), 12, replay) for _ in range(number)]
     shared = workers.shared_by(number, models[0], multiprocessing.get_context("spawn"))
-    figures, failed = [[] for _ in models], []
+    metrics, failed = [[] for _ in models], []
 
     def look():
         if failed:
@@ -49,7 +49,7 @@ def trained(settings, number, iterations=6, replay=True):
 
     def work(rank):
         try:
-            figures[rank] += [models[rank].iteration().copy() for _ in range(iterations)]
+            metrics[rank] += [models[rank].iteration().copy() for _ in range(iterations)]
         except Exception as error:
             failed.append(error)
 
@@ -60,10 +60,10 @@ def trained(settings, number, iterations=6, replay=True):
         thread.join()
     if failed:
         raise failed[0]
-    assert all(np.array_equal(figures[0], others) for others in figures)
+    assert all(np.array_equal(metrics[0], others) for others in metrics)
     for name, x in models[0].state().items():
         assert all((model.state()[name].data == x.data).all() for model in models), name
-    return np.array(figures[0]), {name: x.data.copy() for name, x in models[0].state().items()}
+    return np.array(metrics[0]), {name: x.data.copy() for name, x in models[0].state().items()}
 
 
 def flat(arrays):
@@ -78,8 +78,8 @@ def test_any_number_of_workers_is_the_same_training(others):
     expected = np.array([model.iteration().copy() for _ in range(6)])
     after = flat(x.data for x in model.state().values())
     for number in (2, 3):
-        figures, arrays = trained(settings, number)
-        np.testing.assert_allclose(figures, expected, rtol=1e-4, atol=1e-5)
+        metrics, arrays = trained(settings, number)
+        np.testing.assert_allclose(metrics, expected, rtol=1e-4, atol=1e-5)
         # Not each number: Adam moves by a whole step where a gradient is nothing but rounding.
         assert np.linalg.norm(flat(arrays.values()) - after) < 1e-2 * np.linalg.norm(after - before)
 
@@ -126,7 +126,7 @@ TWO = [*TINY, "--workers", 2]
 
 
 def test_a_run_of_two_processes(tmp_path, judged):
-    """Its figures are those of one, and it goes on after a kill as though nothing had happened."""
+    """Its metrics are those of one, and it goes on after a kill as though nothing had happened."""
     given = ["--data", judged, "--evaluate-every", 3, "--learning-rate", 1e-4]
     for name, flags in (("one", [*TINY, "--workers", 1]), ("two", TWO)):
         assert run(*flags, *given, "--out", tmp_path / name) == 0

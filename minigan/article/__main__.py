@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.sections or SECTIONS:
         picture = args.out / f"{name}.png"
-        line, figures = SECTIONS[name](picture, args.scale)
-        write_json(picture.with_suffix(".json"), {"line": line, "figures": figures})
+        line, metrics = SECTIONS[name](picture, args.scale)
+        write_json(picture.with_suffix(".json"), {"line": line, "metrics": metrics})
         print(f"{_title(name)}: {line}; {picture}")
-        for what, value in figures.items():
+        for what, value in metrics.items():
             print(f"    {what}: {_words(value)}")
     return 0
 

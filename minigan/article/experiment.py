@@ -26,7 +26,7 @@ LINE = Settings(
     critic_steps=5,
     learning_rate=2e-3,
     betas=(0.5, 0.9),
-    decay="linear",
+    schedule="linear",
     penalty="one-sided-squared",
     critic=(32, 32),
     generator=(32, 32),
@@ -56,7 +56,7 @@ def scaled(settings: Settings, scale: float) -> Settings:
 
 @dataclass
 class Trained:
-    """A model after its training: its figures at every iteration, and what was looked at on the way."""
+    """A model after its training: its metrics at every iteration, and what was looked at on the way."""
 
     model: WGANGP
     l1: numpy.ndarray
@@ -81,18 +81,18 @@ def train(
     settings: Settings,
     draw: Target,
     what: str,
-    look: Callable[[WGANGP], Any] | None = None,
+    probe: Callable[[WGANGP], Any] | None = None,
     times: int = 4,
 ) -> Trained:
-    """Train on samples of ``draw``, under a progress bar named ``what``; ``look`` at the model ``times`` times."""
+    """Train on samples of ``draw``, under a progress bar named ``what``; ``probe`` at the model ``times`` times."""
     dim = draw(1, backend.default_rng(0)).shape[1]
     model, curves, seen = WGANGP(settings, draw, dim), [], []
     start, every = time.perf_counter(), max(1, settings.iterations // times)
     with numpy.errstate(over="ignore", invalid="ignore"), use_threads(threads_for(settings, dim)):
         for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
             curves.append(model.iteration().copy())
-            if look and i % every == 0:
-                seen.append((i, look(model)))
+            if probe and i % every == 0:
+                seen.append((i, probe(model)))
     l1, slope = backend.to_numpy(backend.xp.stack(curves)).T
     return Trained(model, l1, slope, time.perf_counter() - start, seen)
 

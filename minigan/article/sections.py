@@ -1,7 +1,7 @@
 """The sections of the article, each a function that runs its claim.
 
 A section trains what it needs, draws its picture at ``path``, and returns one line about what came out, with the
-figures. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
+metrics. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def interview(path: Path, scale: float) -> Report:
     u = numpy.linspace(0.005, 0.995, 199)
     exact = {"normal": numpy.array([NormalDist().inv_cdf(p) for p in u])}
     exact["bimodal"] = numpy.quantile(real(toys.bimodal, 100_000)[:, 0], u)
-    panels, figures = [], {}
+    panels, metrics = [], {}
     for name, draw in (("normal", toys.normal), ("bimodal", toys.bimodal)):
         run = train(scaled(LINE, scale), draw, f"interview, {name}")
         noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
@@ -43,12 +43,12 @@ def interview(path: Path, scale: float) -> Report:
         label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"
         panels.append(lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
         panels.append(histograms(name, {"target": real(draw)[:, 0], "generated": run.samples()[:, 0]}, -4, 4))
-        figures[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
-        figures[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
-        figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
+        metrics[f"error of the map, {name}"] = float(numpy.abs(learned - exact[name]).mean())
+        metrics[f"distance, {name}"] = sliced_wasserstein(run.samples(), real(draw))
+        metrics[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), real(draw))
     save(path, panels, columns=2)
-    off = [figures[f"error of the map, {name}"] for name in exact]
-    return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", figures
+    off = [metrics[f"error of the map, {name}"] for name in exact]
+    return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", metrics
 
 
 def divergences(path: Path, scale: float) -> Report:
@@ -79,15 +79,15 @@ def divergences(path: Path, scale: float) -> Report:
         for name, value in by_quadrature.items()
     ]
     save(path, panels, columns=2)
-    figures: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
-    figures |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
-    figures["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
-    figures["decimal digits of 2^784"] = len(str(2**784))
+    metrics: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
+    metrics |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
+    metrics["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
+    metrics["decimal digits of 2^784"] = len(str(2**784))
     return (
         f"from {sizes[-1]:,} samples JS is {estimates['article'][-1]:.4f} in the article's form (exactly"
         f" {by_quadrature['article']:.4f}) and {estimates['usual'][-1]:.4f} in the usual one (exactly"
         f" {by_quadrature['usual']:.4f}); from few, the article's is infinite"
-    ), figures
+    ), metrics
 
 
 def order(path: Path, scale: float) -> Report:
@@ -104,8 +104,8 @@ def order(path: Path, scale: float) -> Report:
     curves = {name: (numpy.arange(200), numpy.array(v)) for name, v in values.items()}
     save(path, [lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
     one, whole = (float(numpy.ptp(v)) for v in values.values())
-    figures = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
-    return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", figures
+    metrics = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
+    return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", metrics
 
 
 def fight(path: Path, scale: float) -> Report:
@@ -127,7 +127,7 @@ def fight(path: Path, scale: float) -> Report:
 
 def unconstrained(path: Path, scale: float) -> Report:
     """5. Not over yet: with no constraint L1 has no bound; a sigmoid on D bounds it, and starves the generator."""
-    base = scaled(replace(LINE, iterations=400, critic_steps=20, decay="constant"), scale)
+    base = scaled(replace(LINE, iterations=400, critic_steps=20, schedule="constant"), scale)
     kinds = {
         "penalty": base,
         "none": replace(base, penalty="none"),
@@ -148,15 +148,15 @@ def unconstrained(path: Path, scale: float) -> Report:
         histograms("at the end", {"target": real(far)[:, 0], **samples}, -2, 10),
     ]
     save(path, panels, columns=4)
-    figures = {f"last L1, critic alone, {name}": float(l1[-1]) for name, (_, l1) in alone.items()}
-    figures |= {f"largest L1 in the fight, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
-    figures |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
-    figures |= {f"distance, {name}": sliced_wasserstein(run.samples(), real(far)) for name, run in runs.items()}
+    metrics = {f"last L1, critic alone, {name}": float(l1[-1]) for name, (_, l1) in alone.items()}
+    metrics |= {f"largest L1 in the fight, {name}": float(numpy.abs(run.l1).max()) for name, run in runs.items()}
+    metrics |= {f"last gradient, {name}": run.seen[-1][1] for name, run in runs.items()}
+    metrics |= {f"distance, {name}": sliced_wasserstein(run.samples(), real(far)) for name, run in runs.items()}
     last = {name: l1[-1] for name, (_, l1) in alone.items()}
     return (
         f"a critic alone comes to L1 {last['penalty']:.3g} with a penalty, {last['none']:.3g} without, and"
         f" {last['sigmoid']:.3g} under a sigmoid, where the generator's gradient is {runs['sigmoid'].seen[-1][1]:.1g}"
-    ), figures
+    ), metrics
 
 
 NEAR = 0.2  # a sample so close to the centre of a Gaussian counts as one of its own
@@ -193,7 +193,7 @@ def games(path: Path, scale: float) -> Report:
 
 
 def compare(path: Path, runs: dict[str, Trained]) -> Report:
-    """Runs on the eight Gaussians side by side, in figures and in pictures."""
+    """Runs on the eight Gaussians side by side, in metrics and in pictures."""
     target = real(toys.eight_gaussians)
     measured: dict[str, dict[str, float]] = {}
     panels = []
@@ -222,7 +222,7 @@ def plane(path: Path, scale: float) -> Report:
     """8. Two dimensions: the critic's level sets over real and generated points, as in Gulrajani et al. 2017."""
     longer: dict[str, Any] = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
     settings = scaled(replace(PLANE, critic=(128, 128), generator=(128, 128), **longer), scale)
-    panels, figures = [], {}
+    panels, metrics = [], {}
     for name, draw, centres in (
         ("8 Gaussians", toys.eight_gaussians, EIGHT),
         ("25 Gaussians", toys.twenty_five_gaussians, TWENTY_FIVE),
@@ -231,14 +231,14 @@ def plane(path: Path, scale: float) -> Report:
         run = train(settings, draw, f"plane, {name}")
         samples, target = run.samples(), real(draw)
         panels.append(scatter(name, {"real": target[:1000], "generated": samples[:1000]}, 2.2, run.scores))
-        figures[f"distance, {name}"] = sliced_wasserstein(samples, target)
-        figures[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
+        metrics[f"distance, {name}"] = sliced_wasserstein(samples, target)
+        metrics[f"distance of real from real, {name}"] = sliced_wasserstein(real(draw, seed=1), target)
         if centres is not None:
             found, near = modes_found(samples, centres, NEAR)
-            figures |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
+            metrics |= {f"modes found, {name}": found, f"share near a mode, {name}": near}
     save(path, panels, columns=3, size=(5, 5))
-    all_found = " and ".join(f"{figures[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
-    return f"{all_found} are found; D is low on the real points, and the generated ones have run down to them", figures
+    all_found = " and ".join(f"{metrics[f'modes found, {n} Gaussians']} of {n} Gaussians" for n in (8, 25))
+    return f"{all_found} are found; D is low on the real points, and the generated ones have run down to them", metrics
 
 
 SECTIONS: dict[str, Callable[[Path, float], Report]] = {

@@ -68,18 +68,18 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"argument --out: expected a file {' or '.join(kinds)}, got {str(args.out)!r}")
         with one_line_errors(parser, args):
             if args.iteration:
-                told: Any = program(PRESETS[args.preset])
+                result: Any = program(PRESETS[args.preset])
                 if args.out:
-                    write(args.out, source(told, PRESETS[args.preset]))
+                    write(args.out, source(result, PRESETS[args.preset]))
             else:
-                told = explain(penalty, args.activation, not args.no_graph)
+                result = explain(penalty, args.activation, not args.no_graph)
                 if args.out:
-                    draw(told, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
-            print(args.out or told)
+                    draw(result, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
+            print(args.out or result)
             if not (args.iteration or args.out or args.no_graph):
                 with carrying_zeros():
                     zeros = f"; with the zeros of its mask's derivative carried along, {explain(penalty).products}"
-                print(f"\n{told.products} matrix products{zeros if args.activation == 'relu' else ''}")
+                print(f"\n{result.products} matrix products{zeros if args.activation == 'relu' else ''}")
     return 0
 
 

@@ -67,9 +67,9 @@ class Drawing:
             self._note(visit.node, f"{at}: {value(visit.gradient, 3)}", "red")
             for call in visit.calls:
                 self._arrow(visit.node, call.operand, "red", 4)
-            asked = "; ".join(self.story.asked(visit, call) for call in visit.calls)
+            vjps = "; ".join(self.story.vjp_source(visit, call) for call in visit.calls)
             got = f"{self.story.symbol(visit.node)}: {self.story.symbol(visit.gradient)} = {value(visit.gradient)}"
-            self.steps.append(f"{title}: visit {at}, {got}. {asked and f'Asked for {asked}'}")
+            self.steps.append(f"{title}: visit {at}, {got}. {vjps and f'vjps: {vjps}'}")
         for x in self.story.missed(sweep):
             self._note(x, "not reached: 0", "grey")
             self.steps.append(f"{title}: {self.story.symbol(x)} is not reached, so its gradient is 0")
@@ -139,8 +139,8 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
     """The story as an SVG file, or for a ``path`` .html as a page that plays it; returns what each step is about."""
     text = str(drawing := Drawing(story))
     if path.suffix.lower() == ".html":
-        told = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
-        steps = json.dumps([*drawing.steps, told]).replace("</", "<\\/")
+        ending = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
+        steps = json.dumps([*drawing.steps, ending]).replace("</", "<\\/")
         text = filled(HERE / "page.html", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
     write(path, text)
     return drawing.steps

@@ -21,7 +21,7 @@ birth = attrgetter("birth")
 
 
 class Call(NamedTuple):
-    """A vjp of ``node`` that was asked for the gradient of ``operand``; ``born`` before all that it made."""
+    """A call of a vjp of ``node``, for the gradient of ``operand``; ``born`` before all that it made."""
 
     node: Tensor
     operand: Tensor
@@ -64,10 +64,10 @@ class Watch:
         self.products += function.__name__ in PRODUCTS
         return function(*args)
 
-    def look(self, x: Array) -> None:
+    def check_read(self, x: Array) -> None:
         pass
 
-    def sweep(self, inputs: tuple[Tensor, ...]) -> None:
+    def begin_sweep(self, inputs: tuple[Tensor, ...]) -> None:
         self.sweeps.append(Sweep(inputs, tensor(0).birth, []))
 
     def visit(self, node: Tensor, gradient: Tensor) -> None:
@@ -92,9 +92,9 @@ class Story:
         self.products, self.numbers = 0, dict[int, str]()  # by the ids of the Tensors and calls that made them
         self._same = {id(v.gradient.data): v.gradient for s in sweeps for v in s.visits}
         named = {name: self.itself(x) for name, x in names.items() if isinstance(x, Tensor)}
-        told = [x for x in named.values() if x.op or x.requires_grad or x.unrecorded]
-        told += [x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made)]
-        self.tensors = sorted(_closure(told), key=birth)
+        shown = [x for x in named.values() if x.op or x.requires_grad or x.unrecorded]
+        shown += [x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made)]
+        self.tensors = sorted(_closure(shown), key=birth)
         self.calls = {id(x): c for s in sweeps for v in s.visits for c in v.calls for x in _closure([c.result], c.born)}
         self._symbols = self._named(named)
         self.stages = self._staged()
@@ -158,7 +158,7 @@ class Story:
         call = self.calls.get(id(x))
         return f"{self.symbol(call.operand)} at {self.symbol(call.node)}" if call else ""
 
-    def asked(self, visit: Visit, call: Call) -> str:
+    def vjp_source(self, visit: Visit, call: Call) -> str:
         """The source of a vjp, with symbols for its parameters."""
         op, args = call.node.op, call.node.args
         same = [c for c in visit.calls if c.operand is call.operand]  # where one is used twice, one after the other
@@ -189,7 +189,7 @@ class Story:
                 rows = [(self.symbol(x), str(x.shape), value(x), self.made(x), self.wanted(x)) for x in tensors]
                 lines += [*table(("", "shape", "value", "made by", "for"), rows), ""]
             if sweep:
-                lines += [*table(("visit", "of", "gradient", "value", "asked for"), self._visits(sweep)), ""]
+                lines += [*table(("visit", "of", "gradient", "value", "vjp"), self._visits(sweep)), ""]
             if any(isinstance(a, backend.xp.ndarray) and a.dtype == "bool" for x in tensors for a in x.args):
                 lines += [MASK, ""]
         return "\n".join([*lines, self.error]).rstrip()
@@ -197,9 +197,9 @@ class Story:
     def _visits(self, sweep: Sweep) -> Iterator[tuple[str, ...]]:
         for n, visit in enumerate(sweep.visits, 1):
             node = self.symbol(visit.node) + (", again" if self.again(visit) else "")
-            asked = [self.asked(visit, c) for c in visit.calls] or ["(an input, and all its uses are in)"]
-            yield str(n), node, self.symbol(visit.gradient), value(visit.gradient), asked[0]
-            yield from (("", "", "", "", another) for another in asked[1:])
+            vjps = [self.vjp_source(visit, c) for c in visit.calls] or ["(an input, and all its uses are in)"]
+            yield str(n), node, self.symbol(visit.gradient), value(visit.gradient), vjps[0]
+            yield from (("", "", "", "", another) for another in vjps[1:])
         yield from (("-", self.symbol(x), "", "0", "(an input that was not reached)") for x in self.missed(sweep))
 
 
