@@ -20,9 +20,9 @@ def grad(
 
     Arguments mean what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1, for outputs of one
     element; an array is held, not copied. With ``create_graph`` the sweep itself is recorded, so that the gradients can
-    be differentiated in turn: this is the whole of double backprop. Each gradient has its input's shape and dtype; it
-    may share its array with another, or with ``grad_outputs``. Only Tensors between the inputs and the outputs are
-    visited, and of those only the operands on the way.
+    be differentiated in turn: this is the whole of double backprop. Each gradient has its input's shape and dtype, and
+    may share its array with another gradient, or with ``grad_outputs``. Only Tensors between the inputs and the outputs
+    are visited.
 
     An input that no output depends on is an error, unless ``allow_unused`` asks for None in its place, or
     ``materialize_grads`` for zeros, which is its derivative, also where an output is a constant.
@@ -43,11 +43,11 @@ def grad(
             gradients[x] = Tensor(backend.zeros(x.shape, x.dtype))
         elif x not in gradients and not allow_unused:
             guards.unused(i, x)
-    return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only where allow_unused
+    return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only under allow_unused
 
 
 def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:
-    """The gradients of the inputs that it comes to, from the ``seeds``: outputs, each with the gradient there."""
+    """The gradients of those inputs that the sweep reaches from ``seeds``: outputs, each with the gradient there."""
     nodes, gradients = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor]()
 
     def contribute(x: Tensor, g: Tensor) -> None:

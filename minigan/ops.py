@@ -1,15 +1,15 @@
 """Every primitive: its vector-Jacobian products and, right below, what it computes.
 
-What it computes is a function of arrays; ``primitive`` turns it into a function of Tensors, which is what the rest of
-the program calls. A vjp takes ``g``, the gradient with respect to the result ``out``, and what the primitive was called
-with, and returns the gradient with respect to one operand; there is one for each, in their order. It is written in the
-functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where an operand was broadcast,
-the sweep adds up over that.
+Below the decorator stands a function of arrays; ``primitive`` makes of it a function of Tensors, which the rest of the
+program calls. A vjp takes ``g``, the gradient with respect to the result ``out``, and the primitive's arguments, and
+returns the gradient with respect to one operand; a primitive has a vjp for each operand, in their order. Vjps are
+written in the functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where an operand
+was broadcast, the sweep adds up over the copies.
 
-Where a derivative is piecewise constant, as of relu, leaky_relu and maximum, it is a bare array, a mask, made of
-``.data``: the record of a product with it holds it, and no gradient flows to it, since its own derivative is 0. (A
-detached Tensor would do as well; an array says by its type that it is a constant.) ``kernel`` leaves a function of
-arrays as it is, and lets a replay note its calls; ``primitive`` does that to what it is given.
+A piecewise constant derivative, as of relu, leaky_relu and maximum, is a bare array, a mask, made of ``.data``. The
+graph of a product with a mask holds the mask, and no gradient flows to the mask, since its own derivative is 0. (A
+detached Tensor would do as well; an array says by its type that it is a constant.) ``kernel`` marks a function of
+arrays whose calls a replay notes; ``primitive`` marks its function too.
 """
 
 from collections.abc import Sequence

@@ -14,13 +14,13 @@ class Tensor(guards.Guarded):
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
     ``data`` is a NumPy or CuPy array of floats. A Tensor made by a primitive also holds ``op``, the primitive, and
-    ``args``, what it was called with: ``data == op(*args).data``. It never refers to anything made later, so a graph
-    has no cycles and is freed with its last Tensor. A copy, or a pickle, has no history.
+    ``args``, the arguments of that call: ``data == op(*args).data``. A Tensor never refers to anything made later, so a
+    graph has no cycles and is freed with its last Tensor. A copy of a Tensor, or a pickle, has no history.
 
-    ``birth`` numbers Tensors in the order of their making: a Tensor's operands always have smaller numbers.
+    ``birth`` numbers Tensors in the order of their making: a Tensor's operands have smaller numbers than the Tensor.
 
-    ``data`` may be assigned to, and written into; whoever writes into it, as by ``x.data[...] = 1``, says so to
-    ``guards.changed(x)``, so that a graph that was made before is refused from then on.
+    ``data`` may be assigned to. Code that writes into the array, as ``x.data[...] = 1`` does, calls
+    ``guards.changed(x)``, so that graphs made before are refused from then on.
     """
 
     __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
@@ -57,7 +57,7 @@ class Tensor(guards.Guarded):
     ndim = property(lambda x: x._data.ndim)
 
     def operands(self) -> list[tuple["Tensor", Callable[..., "Tensor"]]]:
-        """The Tensors that it was made of, each with the vjp that leads back to it."""
+        """The Tensors among ``args``, each with the vjp that gives its gradient."""
         return [(x, vjp) for x, vjp in zip(self.args, self.op.vjps) if isinstance(x, Tensor)] if self.op else []
 
     def detach(self) -> "Tensor":
@@ -67,7 +67,7 @@ class Tensor(guards.Guarded):
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
 
-        ``checked_read`` lets it through, but not while an iteration is written down: what it decides would be frozen.
+        An error while an iteration is being recorded: what the value decides would be the same ever after.
         """
         return backend.checked_read(self._data).item()
 
@@ -98,7 +98,7 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
 
 
 def recording(on: bool) -> guards.Switch:
-    """``with recording(on):`` whether the Tensors that this thread makes inside remember how they were made."""
+    """``with recording(on):`` whether Tensors that this thread makes inside remember how they were made."""
     return guards.Switch(guards.is_recording, on)
 
 
@@ -110,13 +110,13 @@ def no_grad() -> guards.Switch:
 def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
     """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
 
-    The first parameters of ``forward`` are the operands: Tensors, of which it gets the arrays, or constants (arrays and
-    numbers, to which no gradient flows; they are held, not copied). What follows is not differentiated: axes, shapes,
-    slopes.
+    The first parameters of ``forward`` are the operands: Tensors, whose arrays ``forward`` gets, or constants (arrays
+    and numbers, to which no gradient flows; they are held, not copied). The other parameters, as axes, shapes and
+    slopes, are not differentiated.
 
-    For each operand there is one of ``vjps``, the vector-Jacobian products: ``vjp(g, out, *args)`` takes the gradient
-    ``g`` with respect to the result ``out`` of ``op(*args)``, and returns the one with respect to that operand, in its
-    dtype, and in its shape or in one that it was broadcast to.
+    ``vjps`` has a vector-Jacobian product for each operand: ``vjp(g, out, *args)`` takes the gradient ``g`` with
+    respect to the result ``out`` of ``op(*args)``, and returns the gradient with respect to that operand, in the
+    operand's dtype, and in its shape or in a shape that it was broadcast to.
     """
 
     def decorate(forward: Callable[Parameters, Array]) -> Callable[Parameters, Tensor]:
