@@ -22,7 +22,7 @@ from minigan.settings import COUNT, PRESETS, Settings
 from minigan.training import WGANGP, DivergenceError
 from minigan.workers import WorkersLost, sharing, workers_for
 
-# What is no new run, and the flags that each takes besides --out.
+# The modes that begin no new run, and the flags that each takes besides --out.
 READING = ("device", "workers", "threads", "data", "size")
 MODES = {
     "resume": (*READING, "no_replay", "graph", "iterations", "sample_every", "evaluate_every"),
@@ -33,15 +33,15 @@ MODES = {
 
 
 def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
-    """Train, and leave all that a run leaves in ``args.out``; returns the exit status."""
+    """Train, and write all files of the run to ``args.out``; returns the exit status."""
     settings, out, status = run.settings, args.out, 0
     by = find_judge(args, images)
     replay = "graph" if args.graph else not args.no_replay
     run.model(images, replay)
-    if args.device == "gpu":  # so that kernels are compiled here, and not within the training's time
+    if args.device == "gpu":  # so that the compilation of kernels does not count as training time
         WGANGP(settings, run.gan.sample_real, images[0].size, replay=False).iteration()
     with locked(out), cli.endings() as signals, numpy.errstate(over="ignore", invalid="ignore"):
-        refuse_another_run(args)  # which may have begun meanwhile
+        refuse_another_run(args)  # another run may have begun meanwhile
         print(described(images, args.data), flush=True)
         if args.device == "cpu" and (line := cli.slower_kernels()):
             warn(line)
@@ -68,7 +68,7 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                                 run.evaluate(out, by)
                             run.save(out)
                             if judged and not last:
-                                report(run, out, by)  # to be looked at meanwhile
+                                report(run, out, by)  # to be read during training
                     bar.update()
             if signals:
                 status = 128 + signals[0]
@@ -89,7 +89,7 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
 
 
 def described(images: numpy.ndarray, source: Path) -> str:
-    """What was read: pixels that use little of their range look like nothing, and train to nothing."""
+    """A line about the images read. Pixels that use little of their range look like nothing, and train to nothing."""
     height, width = images.shape[1:]
     pixels = f"{images.min()} to {images.max()}{' only, of 0 to 255' if numpy.ptp(images) < 128 else ''}"
     return f"{len(images):,} images of {width} x {height}, {pixels} (mean {images.mean():.0f}), from {source}"
@@ -114,7 +114,7 @@ def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.n
 
 
 def check_workers(args: argparse.Namespace, settings: Settings) -> None:
-    """Let the matrix products of this process have all threads. Raises InputError where no batch can be shared so."""
+    """Give the matrix products of this process all threads. Raises InputError if the workers cannot share a batch."""
     if settings.batch_size % args.workers:
         raise InputError(f"--workers {args.workers}: expected a divisor of the batch size, {settings.batch_size}")
     if args.workers > 1 and args.device == "gpu":
@@ -123,7 +123,7 @@ def check_workers(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def refuse_another_run(args: argparse.Namespace) -> None:
-    """Raises InputError where a new run would overwrite another that has come to anything."""
+    """Raises InputError where a new run would overwrite a run that has done an iteration."""
     if not args.resume and (args.out / FILE).exists() and load(args.out / FILE).iteration:
         raise InputError(
             f"--out {args.out} already holds a run: --resume goes on with it; or name another folder, or remove it"
@@ -131,13 +131,13 @@ def refuse_another_run(args: argparse.Namespace) -> None:
 
 
 def metadata(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
-    """What a run says of itself beside its settings."""
+    """The facts about a run that are saved besides its settings."""
     known = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
     return {**known, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
 
 
 def reopen(args: argparse.Namespace) -> Run:
-    """The run in ``args.out``, with its data and threads where none are given."""
+    """The run in ``args.out``; its data, workers and threads are taken where none are given."""
     run = load(args.out / FILE)
     args.data = args.data or Path(run.metadata["data"])
     if args.mode != "generate" and args.data.exists() and kind_of(args.data) == "pictures":
@@ -149,7 +149,7 @@ def reopen(args: argparse.Namespace) -> Run:
 
 
 def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.ndarray]:
-    """The run in ``args.out``, to go on for as long as is given, and its images."""
+    """The run in ``args.out``, to be continued with the given settings, and its images."""
     run = reopen(args)
     run.go_on(replace(run.settings, **given))
     if run.settings.iterations < run.iteration:
@@ -170,12 +170,12 @@ def refuse_other_images(args: argparse.Namespace, run: Run, images: numpy.ndarra
 
 
 def find_judge(args: argparse.Namespace, images: numpy.ndarray | None = None) -> Judge | None:
-    """The judge, where there is a classifier beside the data."""
+    """The judge, if there is a classifier next to the data."""
     return Judge(args.data, args.size, images) if nearby(args.data, judge.FILE).exists() else None
 
 
 def report_or_evaluate(args: argparse.Namespace, given: dict[str, Any]) -> int:
-    """The pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new metrics as well."""
+    """Write the pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new metrics too."""
     run = reopen(args)
     by = Judge(args.data, args.size) if args.mode == "evaluate" else find_judge(args)
     if by:
@@ -207,7 +207,7 @@ def print_table(run: Run, by: Judge) -> None:
 
 
 def warn(line: object, *_: Any) -> None:
-    """Say something on the way, in a line above the progress bar."""
+    """Print a line on standard error, above the progress bar."""
     tqdm.write(f"run_mnist.py: {line}", file=sys.stderr)
 
 

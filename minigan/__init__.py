@@ -1,9 +1,9 @@
-"""WGAN-GP on an automatic differentiation that fits in one sitting's reading. It is read once, in this order:
+"""WGAN-GP on an automatic differentiation that can be read in one sitting, in this order:
 
-1. ``tensor``: an array that remembers how it was made, by which primitive and from what;
-2. ``ops``: the primitives, each below its derivatives, which are written in primitives again;
-3. ``autodiff``: ``grad``, one sweep from newest to oldest, which is recorded in turn if it is to be differentiated;
-4. ``penalties``: a sweep to the points gives the critic's slopes, and a second one goes back through it to the weights;
+1. ``tensor``: an array that remembers how it was made: by which primitive, and from which operands;
+2. ``ops``: the primitives, each below its derivatives, which are made of primitives themselves;
+3. ``autodiff``: ``grad``, one sweep from the newest Tensor to the oldest, which can be recorded and differentiated too;
+4. ``penalties``: a sweep to the points gives the critic's slopes, and a second sweep runs through it to the weights;
 5. ``nn``, ``losses``, ``optim``, ``settings``, ``training``: networks, games, Adam, and one iteration of all together.
 """
 

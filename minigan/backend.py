@@ -1,11 +1,11 @@
-"""The ground floor: which array library computes, and on which device.
+"""The array library in use, NumPy or CuPy, and the device that it computes on.
 
-This is the only file that knows NumPy from CuPy. Everything above takes array functions from ``backend.xp``, and from
-here the few for which CuPy has one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so they
-are looked up at each call (``backend.sigmoid(x)``) and never imported by name.
+Only this file chooses between NumPy and CuPy. All other files take array functions from ``backend.xp``, and from here
+the few that CuPy computes in one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so callers
+look them up at each call (``backend.sigmoid(x)``) and never import them by name.
 
-What computes on arrays inside of a training iteration is a ``kernel``, so that the iteration can be written down as the
-list of kernels that it calls (``replay``).
+A function that computes on arrays inside a training iteration is marked as a ``kernel``, so that the iteration can be
+recorded as the list of its kernel calls (``replay``).
 """
 
 from collections.abc import Callable
@@ -21,28 +21,28 @@ Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda12x[ctk]')"
 
-xp: Any  # numpy or cupy: ``use`` chooses it, and the functions below
+xp: Any  # numpy or cupy; ``use`` sets xp and the functions below
 matmul: Callable[[Array, Array], Array]
 sigmoid: Callable[[Array], Array]
 softplus: Callable[[Array], Array]
 adam_step: Callable[..., None]
 
-tape: ContextVar[Any] = ContextVar("tape", default=None)  # each thread's own: what its kernels are written down on
+tape: ContextVar[Any] = ContextVar("tape", default=None)  # of each thread: what records its kernel calls, if anything
 
 
 class DeviceError(RuntimeError):
-    """The device that was asked for cannot be used; the message says in one line what is missing."""
+    """The requested device cannot be used; the message says in one line what is missing."""
 
 
 def use(device: str) -> None:
-    """Choose where new Tensors live: ``"cpu"`` (NumPy) or ``"gpu"`` (CuPy).
+    """Choose the device of new Tensors: ``"cpu"`` (NumPy) or ``"gpu"`` (CuPy).
 
-    Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays as it was.
+    Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays the same.
     """
     global xp, matmul, sigmoid, softplus, adam_step
     if device == "cpu":
-        # glibc gives freed memory back to the system, and each iteration would fetch its megabytes anew, page by page,
-        # unless a block of nearly 32 MiB has been freed: from then on it keeps them for the next array (mallopt(3)).
+        # glibc gives freed memory back to the system, and each iteration would fetch megabytes again, page by page.
+        # Once a block of nearly 32 MiB has been freed, glibc keeps freed memory for the next array (mallopt(3)).
         numpy.empty(2**25 - 2**16, "uint8")
         xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, kernel(_adam_step)
     elif device == "gpu":
@@ -55,9 +55,9 @@ def use(device: str) -> None:
 
 
 def kernel(function: Callable[..., Array | None]) -> Callable[..., Array]:
-    """Mark a function of arrays that an iteration may call.
+    """Mark a function of arrays that a training iteration may call.
 
-    It returns an array, or writes into arrays that it is given and returns nothing; it keeps no state of its own.
+    The function returns an array, or writes into arrays among its arguments and returns None; it keeps no state.
     """
 
     @wraps(function)
@@ -79,24 +79,24 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def array_of(x: Any) -> Any:
-    """The array of a Tensor; anything else as it is."""
+    """The array of a Tensor; anything else unchanged."""
     return x.data if hasattr(x, "requires_grad") else x
 
 
 def as_array(x: Any) -> Array:
-    """``x`` as an array, where NumPy gave a scalar for an array without axes."""
+    """``x`` as an array: for an array without axes NumPy may return a scalar."""
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
 
 
 def checked_read(x: Array) -> Array:
-    """``x``, of which a value is looked at: an error while an iteration is written down, unless it is a constant."""
+    """``x``, of which a value will be read: an error while an iteration is recorded, unless ``x`` is a constant."""
     if (recorder := tape.get()) is not None:
         recorder.check_read(x)
     return x
 
 
 def asarray(data: Any, dtype: Any = None) -> Array:
-    """``data`` as an array on the device in use, copied only where it has to be."""
+    """``data`` as an array on the device in use, copied only where necessary."""
     return xp.asarray(data, dtype=dtype)
 
 
@@ -107,19 +107,19 @@ def to_numpy(x: Any) -> numpy.ndarray:
 
 
 def default_rng(seed: int) -> Any:
-    """A random generator that draws on the device: ``random``, ``standard_normal`` and ``integers`` as in NumPy."""
+    """A random generator on the device, with ``random``, ``standard_normal`` and ``integers`` as in NumPy."""
     return xp.random.default_rng(seed)
 
 
 def rng_state(rng: Any) -> Any:
-    """A copy of what ``set_rng_state`` takes to draw the same numbers again."""
+    """A copy of the state of ``rng``, with which ``set_rng_state`` makes it draw the same numbers again."""
     return rng.bit_generator.state if xp is numpy else rng.bit_generator._state.copy()  # CuPy has no public way
 
 
 def set_rng_state(rng: Any, state: Any) -> bool:
-    """Let ``rng`` draw what it drew after ``state``, an array from a file too; False where it cannot.
+    """Set ``rng`` to ``state``, which may be an array from a file too; False, with no change, where that is impossible.
 
-    It is not moved then: the state is of another kind of device, or of a GPU with another number of multiprocessors.
+    It is impossible for a state of another kind of device, or of a GPU with another number of multiprocessors.
     """
     if isinstance(state, dict) != (xp is numpy):
         return False
@@ -134,8 +134,8 @@ def set_rng_state(rng: Any, state: Any) -> bool:
 
 
 def cutensor_matmul() -> Callable[[Array, Array], Array]:
-    """The product of matrices by cuTENSOR, which a CUDA graph can record. Raises DeviceError where that is missing."""
-    with suppress(Exception):  # CuPy finds the one library of an installed cuTENSOR, which needs this other one
+    """A matrix product by cuTENSOR, which a CUDA graph can record. Raises DeviceError where cuTENSOR is missing."""
+    with suppress(Exception):  # CuPy finds cuTENSOR's main library, which needs this second library
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
         load_nvidia_dynamic_lib("cutensorMg")
@@ -150,7 +150,7 @@ def cutensor_matmul() -> Callable[[Array, Array], Array]:
     def matmul(x: Array, y: Array) -> Array:
         if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
             return xp.matmul(x, y)
-        x, y = (a.copy() if 0 in a.strides else a for a in (x, y))  # it refuses to read a row twice
+        x, y = (a.copy() if 0 in a.strides else a for a in (x, y))  # cuTENSOR refuses to read a row twice
         out = xp.empty((x.shape[0], y.shape[1]), x.dtype)
         return cutensor.contraction(1.0, x, "ik", y, "kj", 0.0, out, "ij")
 
@@ -159,7 +159,7 @@ def cutensor_matmul() -> Callable[[Array, Array], Array]:
 
 def _sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), accurate for every x."""
-    y = numpy.exp(numpy.minimum(x, 88))  # where it has long been 1, and exp would overflow soon
+    y = numpy.exp(numpy.minimum(x, 88))  # above 88 the result is 1 anyway, and exp would overflow soon
     y /= y + 1
     return y
 
@@ -181,10 +181,10 @@ def _adam_step(
     betas: tuple[float, float],
     eps: float,
 ) -> None:
-    """Kingma and Ba 2015, algorithm 1, in place, for gradients ``gs`` of parameters ``ps`` and their moments.
+    """One step of Adam, in place: gradients ``gs``, parameters ``ps``, moments ``ms`` and ``vs``.
 
-    ``t`` and ``lr``, float64 of shape (), count the steps and hold the learning rate. The bias corrections are made on
-    numbers instead of arrays, as section 2 there proposes at its end.
+    Kingma and Ba 2015, algorithm 1. ``t``, the number of steps, and ``lr``, the learning rate, are float64 of shape ().
+    The bias corrections are made on numbers instead of arrays, as the end of section 2 of the paper proposes.
     """
     t += 1
     beta1, beta2 = betas
@@ -192,7 +192,7 @@ def _adam_step(
     rate, eps = float(lr) * root / (1 - beta1 ** float(t)), eps * root
     for arrays in zip(gs, ps, ms, vs):
         g, p, m, v = (numpy.atleast_1d(a) for a in arrays)
-        rows = max(1, 65536 * len(p) // max(1, p.size))  # that many of each array stay in the cache from pass to pass
+        rows = max(1, 65536 * len(p) // max(1, p.size))  # so many rows of each array stay in the cache between passes
         scratch = numpy.empty_like(p[:rows])
         for start in range(0, len(p), rows):
             gi, pi, mi, vi = (a[start : start + rows] for a in (g, p, m, v))
@@ -212,7 +212,7 @@ def _adam_step(
             numpy.divide(mi, s, out=s)
             s *= rate
             pi -= s
-        if t % 1000 == 0:  # where no gradient comes any more, moments become denormal numbers, and those are slow
+        if t % 1000 == 0:  # where the gradient stays 0, moments become denormal numbers, which are slow
             tiny = numpy.finfo(m.dtype).tiny
             m *= numpy.abs(m) >= tiny
             v *= v >= tiny
@@ -227,7 +227,7 @@ def _usable_cupy() -> ModuleType:
             (f"CuPy does not import ({first_line(error)})" if installed else "CuPy is not installed")
             + f"; install it with: {INSTALL}"
         ) from None
-    try:  # a kernel compiled and a matrix product run: a device that is only listed is not yet usable
+    try:  # compile a kernel and run a matrix product: a device that is listed may still be unusable
         ones = cupy.ones((2, 2), dtype=cupy.float32)
         float(((ones + 1) @ ones).sum())
     except (RuntimeError, ImportError, OSError, MemoryError, cupy.cuda.compiler.CompileException) as error:
@@ -239,13 +239,13 @@ def _usable_cupy() -> ModuleType:
 
 
 def first_line(error: Exception) -> str:
-    """The first line that says something; where CuPy does not import, the one with the cause, which comes last."""
+    """The first line of words in an error's text; of CuPy's import error, the line with the cause, at the end."""
     text = str(error).rpartition("Original error:")[2]
     return next((line.strip() for line in text.splitlines() if line.strip(" =")), type(error).__name__)
 
 
 def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
-    """The functions above as CUDA kernels, one pass over memory each; T is float32 or float64 as the arrays are."""
+    """The functions above as CUDA kernels, one pass over memory each; T is the arrays' type, float32 or float64."""
     next_step = cupy.ElementwiseKernel(
         "float64 lr, float64 beta1, float64 beta2, float64 eps",
         "float64 t, raw T rates",
@@ -276,7 +276,7 @@ def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
 
 
 def _adam_step_by(next_step: Any, move: Any) -> Callable[..., None]:
-    """``_adam_step``, by a kernel that counts the step and one for each parameter."""
+    """``_adam_step`` by CUDA kernels: ``next_step`` counts the step, and ``move`` updates one parameter."""
 
     @wraps(_adam_step)
     def step(gs: Any, ps: Any, ms: Any, vs: Any, t: Array, lr: Array, betas: tuple[float, float], eps: float) -> None:

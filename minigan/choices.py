@@ -1,10 +1,10 @@
-"""Things that are chosen by name: a wrong name is answered with the right ones."""
+"""Options that are chosen by name: the error for an unknown name lists the known names."""
 
 from typing import Any, NoReturn
 
 
 class Choices(dict):
-    """A dict of what there is to choose from; ``choices[name]`` for any other name is a ValueError that lists them."""
+    """A dict of options by name; ``choices[name]`` of an unknown name is a ValueError that lists the known names."""
 
     def __init__(self, what: str, entries: dict[str | None, Any]) -> None:
         super().__init__(entries)

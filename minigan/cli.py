@@ -1,4 +1,4 @@
-"""What the command lines share: flags checked as they are read, endings, threads, and errors that are one line."""
+"""Shared by the command lines: flags checked as they are parsed, one-line errors, endings by signals, and threads."""
 
 import argparse
 import os
@@ -19,14 +19,14 @@ from .data import DataError
 from .settings import PRESETS, Number, Settings
 from .training import DivergenceError
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; 128 and a signal's number is the shell's for its end
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; in shells, 128 + a signal's number means that signal
 AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
 ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-WORK = 10_000_000  # multiplications and additions in a product that are worth another thread
+WORK = 10_000_000  # multiplications and additions of a product for each of its threads
 
 
 class InputError(ValueError):
-    """What was asked for does not fit what is there; the message says how."""
+    """The arguments do not fit each other, or the existing files; the message says how."""
 
 
 # --- Flags --------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_settings(parser: Parser) -> None:
-    """A flag for each setting, with its default in brackets, and what other presets have instead."""
+    """Add a flag for each setting; its help has the default in brackets, and the values of presets that differ."""
     for setting in fields(Settings):
         (_, default), *others = [(label, getattr(preset, setting.name)) for label, preset in PRESETS.items()]
         shown = [text(default), *(f"{label}: {text(value)}" for label, value in others if value != default)]
@@ -59,7 +59,7 @@ def flag(setting: Field) -> str:
 
 
 def _how(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]]:
-    """How argparse is to read a setting, and what there is to choose from."""
+    """The list of a setting's choices, for the help, and argparse's arguments for parsing the setting."""
     if isinstance(allowed, Choices):
         read = {"type": lambda word: None if word == "none" and None in allowed else word, "choices": list(allowed)}
         return f": {', '.join(map(text, allowed))}", {"metavar": "NAME", **read}
@@ -68,7 +68,7 @@ def _how(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]
 
 
 def number(allowed: Number) -> Callable[[str], Any]:
-    """An argparse type: a number as ``allowed``."""
+    """An argparse type: a number that ``allowed`` allows."""
 
     def parse(text: str) -> Any:
         try:
@@ -90,7 +90,7 @@ def path(text: str) -> Path:
 
 
 def text(value: Any) -> str:
-    """A setting's value as one types it."""
+    """A setting's value as typed on the command line."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
@@ -99,9 +99,9 @@ def text(value: Any) -> str:
 
 @contextmanager
 def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
-    """End the program in one line on bad input, on a device, file or size that is not to be had, and on Ctrl-C.
+    """End the program with one line on bad input, on an unusable device, file or size, and on Ctrl-C.
 
-    ``args`` has the flags ``device`` and ``out`` (or ``data``, where it writes there), which the line names.
+    ``args`` has ``device`` and ``out`` (or ``data``, where the program writes to that), which the line names.
     """
     try:
         yield
@@ -120,11 +120,13 @@ def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
 
 
 class Unbroken:
-    """An output stream that does not fail: what it has no characters for it escapes, and where nobody takes what is
-    written any more, it writes to nowhere."""
+    """An output stream that does not fail.
+
+    Characters that its encoding lacks are escaped; text that can no longer be written, as to a closed pipe, is dropped.
+    """
 
     def __init__(self, stream: Any) -> None:
-        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 (None: it was closed before)
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 (None: closed at the start)
         if hasattr(self._stream, "reconfigure"):  # a file's name may hold bytes that are no text in this locale
             self._stream.reconfigure(errors="backslashreplace")
 
@@ -140,7 +142,7 @@ class Unbroken:
             action(*args)
         except OSError:  # a closed pipe or terminal, a full disk
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())  # for what is still in its buffer
+            os.dup2(nowhere, self._stream.fileno())  # for the text still in the buffer
             os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
@@ -149,7 +151,7 @@ class Unbroken:
 
 @contextmanager
 def unbroken_output() -> Iterator[None]:
-    """Inside, what becomes of standard output and standard error ends nothing."""
+    """Inside, errors of standard output and standard error do not end the program."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(Unbroken, before)
     try:
@@ -162,9 +164,9 @@ def unbroken_output() -> Iterator[None]:
 
 @contextmanager
 def endings() -> Iterator[list[int]]:
-    """Yields a list of the signals that have asked the program to end: Ctrl-C, a kill, or a closed terminal.
+    """Yields a list of the received signals that ask the program to end: Ctrl-C, a kill, or a closed terminal.
 
-    The first lets it end by itself; another is a KeyboardInterrupt.
+    After the first signal the program ends by itself; a second signal raises KeyboardInterrupt.
     """
     asked: list[int] = []
 
@@ -173,7 +175,7 @@ def endings() -> Iterator[list[int]]:
         if len(asked) > 1:
             raise KeyboardInterrupt
 
-    # what was ignored at the start stays so: under nohup a closed terminal, in the background Ctrl-C
+    # signals ignored at the start stay ignored: under nohup a closed terminal, in the background Ctrl-C
     heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}
     try:
@@ -187,10 +189,10 @@ def endings() -> Iterator[list[int]]:
 
 
 def threads_for(settings: Settings, dim: int) -> int:
-    """How many threads the products of a critic of rows (n, ``dim``) can use: so many cores or fewer.
+    """The number of threads that the products of a critic of rows (n, ``dim``) can use, at most one for each core.
 
-    A rule of the sizes alone, so that the same run on the same machine gives the same numbers: with another number of
-    threads a product adds up in another order. OPENBLAS_NUM_THREADS and its like are the most.
+    The number depends on the sizes alone, so that the same run on the same machine gives the same numbers: with another
+    number of threads a product adds up in another order. OPENBLAS_NUM_THREADS and similar variables limit the number.
     """
     layers = pairwise([dim, *settings.critic, 1])
     largest = max(2 * (2 * settings.batch_size) * n * m for n, m in layers)  # real and generated rows together
@@ -199,17 +201,17 @@ def threads_for(settings: Settings, dim: int) -> int:
 
 
 def use_threads(number: int) -> threadpool_limits:
-    """Let NumPy multiply matrices with ``number`` threads: from here on, or ``with use_threads(number):`` inside."""
+    """Let NumPy multiply matrices with ``number`` threads: from now on, or inside ``with use_threads(number):``."""
     return threadpool_limits(number, user_api="blas")
 
 
 def kernels() -> str:
-    """The kind of processor whose kernels multiply matrices: with others the same run comes to other bits."""
+    """The processor type whose kernels multiply matrices: with other kernels the same run gives other bits."""
     return "".join(sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()}))
 
 
 def slower_kernels() -> str | None:
-    """What to say where OpenBLAS does not know the processor, and has chosen kernels without its widest registers."""
+    """A warning, if OpenBLAS does not know the processor and chose kernels without its widest registers; else None."""
     processor = Path("/proc/cpuinfo")
     chosen_by_hand = "OPENBLAS_CORETYPE" in os.environ or not any(blas.get("architecture") for blas in _blas())
     if chosen_by_hand or kernels() in AVX512 or not processor.exists() or "avx512f" not in processor.read_text():

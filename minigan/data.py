@@ -1,14 +1,14 @@
-"""The images to train on: the bundled MNIST, or one's own.
+"""The images to train on: the bundled MNIST, or your own.
 
-A source has a split "train", and if samples are to be judged by it, a split "test", with classes. It is
+A source has a split "train", and for the evaluation of samples also a split "test", with classes. A source is
 
 - a folder of IDX files, as MNIST's: ``train-images-idx3-ubyte``, ``t10k-labels-idx1-ubyte``, ..., gzipped or not;
 - an .npy file: an array (n, height, width), uint8 or floats in [0, 1]; or with colours, (n, height, width, 3), or with
   rows of square images, (n, side * side). Training images only;
-- an .npz file of such arrays, by the names in use: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
-  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or of a single one. None is chosen by its place;
-- a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cut to a square and brought to a
-  size. Folders ``train`` and ``test`` in it are the splits, and folders inside of these, or of it, the classes.
+- an .npz file of such arrays, by their usual names: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
+  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or of a single array. No array is chosen by its position;
+- a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cropped to a square and resized.
+  Folders ``train`` and ``test`` in it are the splits; folders inside these, or directly in it, are classes.
 """
 
 import gzip
@@ -36,14 +36,14 @@ MNIST = Path(__file__).parent / "mnist"
 SPLITS = ("train", "test")
 
 SIZE = 28
-SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be brought to
+SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be resized to
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 MOST = 50_000_000  # pixels of a picture
 ARRAYS = (".npy", ".npz")
 STEMS = {"train": "train", "test": "t10k"}  # of IDX files
 FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
-IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # as arrays are called
-GRAY = numpy.array([299, 587, 114]) / 1000  # of red, green, blue: ITU-R BT.601, as Pillow's
+IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # names of arrays
+GRAY = numpy.array([299, 587, 114]) / 1000  # weights of red, green, blue: ITU-R BT.601, as Pillow's
 
 
 class DataError(ValueError):
@@ -52,32 +52,32 @@ class DataError(ValueError):
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Whatever goes wrong inside with the file at ``path``, which should be ``what``, is a DataError of one line."""
+    """Turn any error inside, where the file at ``path`` is read as ``what``, into a DataError of one line."""
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for somebody to write
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for a writer
             raise DataError(f"{path}: not a regular file")
         yield
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # a parser given another's bytes may raise anything
+    except Exception as error:  # a parser may raise anything for bytes of another format
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: not {what}, or a damaged one ({reason})") from None
 
 
 def read_arrays(path: Path) -> dict[str, numpy.ndarray]:
-    """All arrays of an npz file; to be used inside of ``reading``."""
+    """All arrays of an npz file; to be called inside ``reading``."""
     with open(path, "rb") as file:
         return dict(numpy.load(file, allow_pickle=False))
 
 
 def load_images(source: Path | str = MNIST, split: str = "train", size: int | None = None) -> numpy.ndarray:
-    """The images of a split: (n, height, width), uint8; pictures are brought to ``size`` (28 if None) each way.
+    """The images of a split: (n, height, width), uint8; pictures are resized to ``size`` (28 if None) each way.
 
-    Raises DataError where there are none, or all alike, or where they are damaged or not of the kinds above; single
-    pictures that cannot be read are left out, and named on standard error.
+    Raises DataError where there are no images, or all pixels are equal, or files are damaged or not of the kinds above;
+    single pictures that cannot be read are left out, and named on standard error.
     """
     source = Path(source)
     kind = kind_of(source)
@@ -95,7 +95,7 @@ def load_images(source: Path | str = MNIST, split: str = "train", size: int | No
 
 
 def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarray:
-    """The classes of those images: (n,), uint8. Raises DataError."""
+    """The classes of the images of a split: (n,), uint8. Raises DataError where they are missing or damaged."""
     source = Path(source)
     kind = kind_of(source)
     if kind == "pictures":
@@ -110,10 +110,10 @@ def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarr
 
 
 def kind_of(source: Path) -> str:
-    """What a source has: "arrays", "IDX files" or "pictures". Raises DataError for none of them."""
+    """The kind of a source: "arrays", "IDX files" or "pictures". Raises DataError for anything else."""
     try:
         is_file = source.is_file()
-    except OSError as error:  # as of a name that is too long
+    except OSError as error:  # for example for a name that is too long
         raise DataError(f"{str(source)[:100]}...: {error.strerror}") from None
     if source.suffix in ARRAYS and is_file:
         return "arrays"
@@ -132,7 +132,7 @@ def kind_of(source: Path) -> str:
 
 
 def nearby(source: Path, name: str) -> Path:
-    """Where a file that belongs to a source lies: in its folder, or beside its file."""
+    """The path of a file that belongs to a source: in the source's folder, or next to the source's file."""
     return source.with_name(f"{source.stem}.{name}") if source.suffix in ARRAYS else source / name
 
 
@@ -143,7 +143,7 @@ def _idx(folder: Path, split: str, what: str, ndim: int) -> Path:
     stem = f"{STEMS[split]}-{what}"
     names = [f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     for name in names:
-        if (folder / name).is_file() or (folder / name).is_fifo():  # Kaggle's has a folder of the one name as well
+        if (folder / name).is_file() or (folder / name).is_fifo():  # Kaggle's MNIST has such a folder too
             return folder / name
     raise DataError(f"{folder}: expected a folder with a file {names[0]} or {names[1]}")
 
@@ -152,8 +152,8 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
     """The unsigned bytes of an IDX file, gzipped or not, as an array of ``ndim`` axes.
 
     The format: two zero bytes, the type, the number of axes, each axis's size as a big-endian 32-bit integer, the data.
-    Raises DataError where any of it is not as expected. No memory is taken on the word of the header: what is read is
-    never more than what the file holds, nor more than the header announces.
+    Raises DataError where the file differs from this. The header is not trusted with memory: the function reads no more
+    than the file holds, and at most 1 MiB more than the header announces.
     """
     with reading(path, "an IDX file"), gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         try:
@@ -183,7 +183,7 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
 
 
 def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
-    """The array of a split by its name; of images to train on, a single one of any name but a test set's."""
+    """The array of a split by its name; for training images also a single array, if not named as labels or test."""
     with reading(source, "a file of arrays"), open(source, "rb") as file:
         if (begins := file.read(4)) not in (b"\x93NUM", b"PK\x03\x04"):
             raise DataError(f"{source}: not a file of arrays: it begins with {begins!r}")
@@ -227,11 +227,11 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All pictures in a folder and those below it, links to folders too, but for hidden ones, as of an editor."""
+    """All pictures in a folder and its subfolders, linked folders included, hidden files and folders excluded."""
     seen = set()
     for at, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        if (real := os.path.realpath(at)) not in seen:  # a link may lead back to where it is
+        if (real := os.path.realpath(at)) not in seen:  # a link may lead back to a folder above the link
             seen.add(real)
             yield from (Path(at, name) for name in files if name[0] != "." and name.lower().endswith(PICTURES))
         else:
@@ -239,7 +239,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _root(source: Path, split: str) -> Path:
-    """The folder of a split: the one that is called so; or all, where there are no such folders."""
+    """The folder of a split, found by its name; for training the source itself, where no folder has such a name."""
     found = {name: [p for p in source.iterdir() if p.is_dir() and p.name.lower() in FOLDERS[name]] for name in FOLDERS}
     if not found["train"] or not found["test"]:
         if split != "train" or found["test"]:
@@ -284,12 +284,12 @@ def _picture(path: Path, size: int) -> numpy.ndarray:
         if math.prod(opened.size) > MOST:
             raise DataError(f"{path}: has more than {MOST:,} pixels")
         picture: Image.Image = ImageOps.exif_transpose(opened)
-        if picture.mode[0] in "IF":  # 16 bits, or floats: Pillow would cut them off at 255
+        if picture.mode[0] in "IF":  # 16 bits, or floats: Pillow would clip these at 255
             x, most = numpy.asarray(picture, "float64"), 1 if picture.mode == "F" else 65535
             if not 0 <= x.min() <= x.max() <= most:
                 raise DataError(f"{path}: its pixels are from {x.min():g} to {x.max():g}, and not from 0 to {most}")
             picture = Image.fromarray((x * 255 / most).round().astype("uint8"))
-        if "A" in picture.getbands() or "transparency" in picture.info:  # as it is seen on white
+        if "A" in picture.getbands() or "transparency" in picture.info:  # drawn on white
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         gray = picture.convert("L")
         return numpy.asarray(gray if gray.size == (size, size) else ImageOps.fit(gray, (size, size)))
@@ -307,14 +307,14 @@ def _readable(path: Path) -> bool:
 
 
 def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
-    """uint8 images as float32 in [0, 1]; others as they are."""
+    """uint8 images as float32 in [0, 1]; other images unchanged."""
     return x.astype("float32") / numpy.float32(255) if x.dtype == numpy.uint8 else x
 
 
 def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
-    """The function draw(n, rng) of n images, with replacement, as rows (n, pixels), float32 in [0, 1], on the device.
+    """A function draw(n, rng) to n images, with replacement, as rows (n, pixels), float32 in [0, 1], on the device.
 
-    ``images`` (count, ...), uint8, move to the device in use once, and stay there one byte a pixel.
+    ``images`` (count, ...), uint8, are copied to the device in use once, and take one byte a pixel there.
     """
     rows = backend.asarray(images.reshape(len(images), -1))
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, in folders that one process at a time writes to."""
+"""Files that are written whole or not at all, in folders to which one process at a time writes."""
 
 import io
 import json
@@ -15,9 +15,9 @@ PART = ".minigan-part"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of ``path`` once all is written: never half a file, nothing lost.
+    """A temporary path to write to, which replaces ``path`` at the end: never half a file, and no old file lost.
 
-    It is on the disk before it takes the place, and so is its name after that: whatever ends the machine in between.
+    The data is flushed to disk before the replacement, and the folder after it, in case the machine stops in between.
     """
     part = path.with_name(f".{path.stem}{PART}{path.suffix}")
     try:
@@ -47,7 +47,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def filled(template: Path, **slots: object) -> str:
-    """A template with its slots filled, ``head`` with what every page begins with."""
+    """The text of a template with its slots filled; the slot ``head`` is the beginning that all pages share."""
     head = Template(Path(__file__).with_name("head.html").read_text(encoding="utf-8")).safe_substitute(slots)
     return Template(template.read_text(encoding="utf-8")).substitute(slots, head=head)
 
@@ -57,9 +57,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def in_memory(save: Callable[..., None], *args: Any, **named: Any) -> bytes:
-    """What ``save(file, ...)`` writes.
+    """The bytes that ``save(file, ...)`` writes.
 
-    Where a write to a real file fails, NumPy and others leave it open, and it fails again whenever it is collected.
+    After a failed write to a real file, NumPy and others leave the file open, and closing it later fails again.
     """
     file = io.BytesIO()
     save(file, *args, **named)
@@ -68,7 +68,7 @@ def in_memory(save: Callable[..., None], *args: Any, **named: Any) -> bytes:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and let no other process in here meanwhile. Raises BlockingIOError where one is."""
+    """Make the folder, and lock it for this process. Raises BlockingIOError where another process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         try:
@@ -82,7 +82,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: int) -> None:
-    """Raises OSError where another process has locked the file; the lock goes with the process."""
+    """Lock a file until it is closed or the process ends. Raises OSError where another process has locked the file."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -1,4 +1,4 @@
-"""Derivatives beside finite differences, of any order."""
+"""A check of derivatives of any order against finite differences."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -20,15 +20,15 @@ def gradcheck(
     atol: float = 1e-6,
     name: str | None = None,
 ) -> None:
-    """Compare all derivatives of ``f``, Tensors to a Tensor, up to an ``order``, with central differences in float64.
+    """Compare all derivatives of ``f`` up to ``order`` with central differences in float64.
 
-    ``inputs`` are what ``f`` is called with: Tensors, arrays, lists or numbers. An output with several elements is
-    added up with weights of mixed sizes and signs, so that no mistake in one hides in another; of order 2 and more, so
-    are the derivatives of the order before. f must be smooth within ``step`` of the inputs.
+    ``f`` is a function of Tensors to a Tensor, and ``inputs`` are its arguments: Tensors, arrays, lists or numbers. The
+    elements of an output are summed with weights of mixed sizes and signs, so that mistakes do not cancel; from order 2
+    on, so are the derivatives of the order before. ``f`` must be smooth within ``step`` of the inputs.
 
-    Raises ValueError where there is nothing to compare, and AssertionError where a difference is not finite, or further
-    from what ``grad`` gives than ``atol`` + ``rtol`` times itself: with the name of ``f``, the order, the input, the
-    index in it, and both values. Of order 2, what vjps make of the gradient that they are given is an input too.
+    Raises ValueError where there is nothing to compare, and AssertionError where a finite difference is not finite, or
+    is further from the result of ``grad`` than ``atol`` + ``rtol`` times the difference itself: with the name of ``f``,
+    the order, the input, the index in it, and both values. At order 2 the gradient that vjps are given is an input too.
     """
     name = name or getattr(f, "__name__", str(f))
     arrays = [numpy.array(backend.to_numpy(x), dtype="float64") for x in inputs]
@@ -41,7 +41,7 @@ def gradcheck(
     arrays = [_weights(y), *arrays]
 
     def derivative(n: int, weights: Tensor, *tensors: Tensor) -> Tensor:
-        """f, or the sum of all its derivatives of order n, weighted."""
+        """f, or a weighted sum of all its derivatives of order n."""
         if n == 0:
             return (f(*tensors) * weights).sum()
         parts = grad(derivative(n - 1, weights, *tensors), tensors, create_graph=True, materialize_grads=True)
@@ -55,7 +55,7 @@ def gradcheck(
         computed = grad(derivative(n, *leaves), leaves, materialize_grads=True)
         for i, g in enumerate(map(backend.to_numpy, computed)):
             if i == 0 and n != 1:
-                continue  # of order 1 it is f itself
+                continue  # the derivative of order 1 by the weights is f itself
             numeric = finite_differences(lambda *moved, n=n: value(n, *moved), arrays, i, step)
             near = abs(g - numeric) <= atol + rtol * abs(numeric)
             wrong = numpy.argwhere(~(near & numpy.isfinite(numeric)))

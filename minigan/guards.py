@@ -1,20 +1,20 @@
-"""What is refused, explained, or noticed too late: each guard is called by one line of the code that it stands beside.
+"""Checks that refuse wrong calls, and explain why: each check is one line in the code that it protects.
 
-Nothing here differentiates. Three things could go wrong in silence, and each has an example.
+Nothing here differentiates. Three errors would otherwise pass in silence.
 
-An array changed under a graph that was made of it; then the derivative would be of other numbers:
+An array that was changed after a graph was made of it: the derivative would be of other numbers.
 
     y = (x[:1] * x).sum()
-    x.data += 1             # noted with the memory, so that the view x[:1] is known to be another too
+    x.data += 1             # noted for the memory of the array, so that the view x[:1] counts as changed too
     grad(y, x)              # ValueError: mul ... was changed in place since
 
-A gradient that was made without ``create_graph``, and is differentiated; then what flows through it would be lost:
+A gradient that was made without ``create_graph`` and is differentiated: its part of the derivative would be lost.
 
     (g,) = grad(D, y)
     P = ((norm(g, 1) - 1) ** 2).mean()
     grad(P + other, w)      # ValueError: an output depends on a gradient that was computed without create_graph=True
 
-A switch of recording that is left on or off for somebody else:
+``no_grad`` around a ``yield``: recording would be off in the caller too.
 
     def samples():
         with no_grad():     # TypeError: where it yields, its caller would not record either
@@ -37,11 +37,11 @@ import numpy
 from . import backend
 from .backend import Array
 
-clock = count(1).__next__  # what Tensors' births, and writes to their arrays, are numbered by
-is_recording = ContextVar("is_recording", default=True)  # whether what this thread makes remembers how it was made
-listener: ContextVar[Any] = ContextVar("listener", default=None)  # of this thread's sweeps: ``explain``
+clock = count(1).__next__  # numbers the births of Tensors, and the writes to their arrays
+is_recording = ContextVar("is_recording", default=True)  # whether this thread's new Tensors remember how they were made
+listener: ContextVar[Any] = ContextVar("listener", default=None)  # to this thread's sweeps: ``explain``'s
 
-# what functions of arrays raise on wrong arguments, and what is raised for it
+# the errors of functions of arrays for wrong arguments, and the errors that a primitive raises for them
 MISUSED = {ValueError: ValueError, IndexError: IndexError, TypeError: TypeError, AttributeError: TypeError}
 MISUSED |= {ZeroDivisionError: ValueError}
 
@@ -54,11 +54,11 @@ def is_tensor(x: Any) -> bool:
 
 
 def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Any]:
-    """Let a primitive take its arguments by keyword too, keep dtypes, and say in words what is wrong with a call.
+    """Let a primitive take arguments by keyword too, keep dtypes, and explain what is wrong with a call.
 
-    Raises the kind of error that ``forward`` did, with the primitive's name, the first line of its docstring, and the
-    shapes it got; TypeError where a dtype would change, is half precision, or where a Tensor that requires a gradient
-    stands behind the first ``operands`` arguments, to which alone gradients flow.
+    Raises the kind of error that ``forward`` raised, with the primitive's name, the first line of its docstring, and
+    the shapes of the arguments; TypeError where a dtype would change or is half precision, or for a Tensor that
+    requires a gradient behind the first ``operands`` arguments, since gradients flow to these arguments only.
     """
     parameters = inspect.signature(forward)
     for parameter in parameters.parameters.values():
@@ -120,7 +120,7 @@ def _in_words(op: Callable, args: tuple, error: Exception) -> str:
 
 
 def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:
-    """The arguments with Python numbers for NumPy's behind the operands, since vjps compute with them."""
+    """The arguments; behind the operands, Python numbers replace NumPy scalars, since vjps compute with them."""
     for i, x in enumerate(args[operands:], operands):
         if is_tensor(x) and x.requires_grad:
             raise TypeError(f"{name}: argument {i} is a Tensor that requires a gradient, and there is no vjp for it")
@@ -132,7 +132,7 @@ def _plain(x: Any) -> Any:
 
 
 def _check_dtypes(name: str, operands: tuple, dtype: Any) -> None:
-    """Raises TypeError for half precision, and for whole numbers alone, which would be divided and cut off as such."""
+    """Raises TypeError for half precision, and for integers alone, since integer arithmetic would cut off digits."""
     kinds = {x.dtype.kind for x in operands if hasattr(x, "dtype")}
     if dtype.char == "e":
         _refuse_half_precision(name)
@@ -141,7 +141,7 @@ def _check_dtypes(name: str, operands: tuple, dtype: Any) -> None:
 
 
 def _with_plain_numbers(op: Callable, args: tuple) -> Any:
-    """Where a result has another dtype than an operand: NumPy's scalars widen an array, Python's numbers do not."""
+    """``op`` with Python numbers for NumPy scalars, which widened the dtype. Raises TypeError if there are none."""
     plain = tuple(x.item() if isinstance(x, numpy.generic) else x for x in args)
     if [type(x) for x in plain] != [type(x) for x in args]:
         return op(*plain)
@@ -150,7 +150,7 @@ def _with_plain_numbers(op: Callable, args: tuple) -> Any:
 
 
 def as_floats(array: Array, keep_dtype: bool) -> Array:
-    """``array`` as floats: in its own dtype if that is one to keep, else float32. Raises TypeError for others."""
+    """``array`` as floats: float32, or with ``keep_dtype`` its own. Raises TypeError for float16 kept, or not real."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
     if keep_dtype and array.dtype.char == "e":
@@ -167,14 +167,14 @@ def _refuse_half_precision(name: str) -> NoReturn:
 
 
 def as_tuple(x: Any) -> tuple:
-    """A Tensor, an array or a number alone, or several of them in whatever can be gone through."""
+    """``x`` as a tuple: the items of an iterable, or a single Tensor, array or number alone."""
     return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
 
 def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize: bool) -> list[tuple[Any, Any]]:
-    """The outputs that have a graph, each with the gradient that a sweep begins with there, both Tensors.
+    """The outputs that have a graph, each with the gradient that the sweep starts with there, both Tensors.
 
-    Raises ValueError for what ``grad`` cannot differentiate, or not with respect to these inputs.
+    Raises ValueError, or TypeError, if ``grad`` cannot differentiate the outputs with respect to these inputs.
     """
     if (watcher := listener.get()) is not None:
         watcher.begin_sweep(inputs)
@@ -202,7 +202,7 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
 
 
 def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-    """Whether a marked gradient went into the outputs; one that is older than all inputs is a constant to them."""
+    """Whether the outputs depend on an unrecorded gradient; a gradient older than all inputs is a constant to them."""
     seen, stack, oldest = set(), list(outputs), min((x.birth for x in inputs), default=0)
     while stack:
         x = stack.pop()
@@ -229,13 +229,13 @@ def _seed(i: int, output: Any, g: Any) -> Any:
 
 
 def notify(node: Any, gradient: Any) -> None:
-    """Tell the listener, if there is one, of a visit of a sweep, and of the gradient there."""
+    """Report the visit of a node, and the gradient there, to the listener, if there is one."""
     if (watcher := listener.get()) is not None:
         watcher.visit(node, gradient)
 
 
 def check_unchanged(node: Any) -> None:
-    """Raises ValueError where the node of a sweep, or what it was made from, was written to since."""
+    """Raises ValueError if the array of a node, or of an operand, was written to after the node was made."""
     birth = node.birth
     if birth > _latest or not node.op:
         return
@@ -247,8 +247,8 @@ def check_unchanged(node: Any) -> None:
             )
 
 
-_written: dict[int, tuple[ref, int]] = {}  # by the id of the array that owns the memory: itself, and when
-_latest = 0  # when anything was
+_written: dict[int, tuple[ref, int]] = {}  # by the owning array's id: the array, and the time of its last write
+_latest = 0  # the time of the last write to any array
 
 
 def _now() -> int:
@@ -258,9 +258,13 @@ def _now() -> int:
 
 
 def changed(*tensors: Any) -> None:
-    """Note that the arrays of ``tensors`` were written to, and with them all their views, and what they are views of.
+    """Note that the arrays of ``tensors``, all their views, and the arrays that they are views of, were written to.
 
-    A graph that was made of them before is no longer theirs.
+    ``grad`` refuses a graph that was made of such an array before:
+
+        y = (x * x).sum()
+        x.data[...] = 1; changed(x)
+        grad(y, x)    # ValueError; compute y again, from the changed x
     """
     now = _now()
     for x in tensors:
@@ -274,7 +278,7 @@ def _last_write(x: Any) -> int:
 
 
 def _owner(array: Array) -> Array:
-    """The array that owns the memory, however a view was made of it."""
+    """The array that owns the memory of ``array``, through views of any kind."""
     base = array.base
     while base is not None:
         array = base if isinstance(base, backend.xp.ndarray) else array
@@ -283,14 +287,14 @@ def _owner(array: Array) -> Array:
 
 
 def marked_unrecorded(g: Any) -> Any:
-    """A gradient whose sweep was not recorded, so marked; a new Tensor, since it may be a seed, that is somebody's."""
+    """A marked copy of ``g``, a gradient from an unrecorded sweep; ``g`` itself may be a seed given by the caller."""
     g = g.detach()
     g.unrecorded = g.birth
     return g
 
 
 def check_gradient(g: Any, node: Any, x: Any) -> Any:
-    """``g``, which a vjp of ``node`` returned for its operand ``x``. Raises TypeError or ValueError if it is none."""
+    """``g``, which a vjp of ``node`` returned for ``x``. Raises TypeError or ValueError if ``g`` does not fit ``x``."""
     if not isinstance(g, Guarded):
         raise TypeError(f"{node.op.__name__}: a vjp returned {type(g).__name__}; expected a Tensor, made by primitives")
     if g._data.shape != x._data.shape and not _broadcasts(x.shape, g.shape):
@@ -316,13 +320,13 @@ def unused(i: int, x: Any) -> NoReturn:
 # --- Recording is switched ----------------------------------------------------------------------
 
 
-_before: ContextVar[tuple] = ContextVar("before", default=())  # what switches stood at, outermost first
+_before: ContextVar[tuple] = ContextVar("before", default=())  # the values that switches replaced, outermost first
 
 
 class Switch(ContextDecorator):
-    """Sets a variable of this thread's for a while: a context manager, and a decorator of functions.
+    """A context manager, and a decorator of functions, that sets a context variable of this thread inside.
 
-    It refuses to be left by a ``yield``.
+    Raises TypeError in a generator, since at a ``yield`` the variable would stay set for the caller.
     """
 
     def __init__(self, variable: ContextVar, value: Any) -> None:
@@ -362,10 +366,10 @@ def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR |
 
 
 class Guarded:
-    """What a Tensor refuses of what NumPy's arrays and Python's numbers do, and what is noted of its array.
+    """The base of Tensor: which operations of arrays and numbers a Tensor refuses, and the notes on its array.
 
-    By the clock of births ``assigned`` is when ``data`` was last assigned to, and ``unrecorded`` when a gradient was
-    made of which this is made, or which it is, by a sweep that was not recorded; ``detach`` makes a constant of it.
+    Notes are times on the clock of births. ``assigned`` is the time of the last assignment to ``data``. ``unrecorded``
+    is the birth of the newest unrecorded gradient that the Tensor is, or was made of, or 0: ``detach`` sets it to 0.
     """
 
     __slots__ = ("_data", "assigned", "unrecorded")
@@ -373,8 +377,8 @@ class Guarded:
     unrecorded: int
     shape: Any
     dtype: Any
-    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy,
-    __array_priority__ = 1000  # and instead of CuPy
+    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of NumPy's,
+    __array_priority__ = 1000  # and instead of CuPy's
 
     @property
     def data(self) -> Array:
@@ -399,7 +403,7 @@ class Guarded:
 
 
 def checked_parameters(parameters: Any) -> list[Any]:
-    """``parameters`` as a list. Raises TypeError or ValueError for what Adam cannot move, or would move twice."""
+    """``parameters`` as a list. Raises TypeError or ValueError for what Adam cannot update, or would update twice."""
     parameters = list(as_tuple(parameters))
     for p in parameters:
         if not is_tensor(p):
@@ -419,7 +423,7 @@ def check_rates(lr: float, betas: Sequence[float]) -> None:
 
 
 def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
-    """``gradients`` as a list. Raises ValueError where they do not fit, or one is a parameter, which moves."""
+    """``gradients`` as a list. Raises ValueError for wrong shapes, or an array of a parameter, which Adam changes."""
     gradients = list(as_tuple(gradients))
     got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
     if got != expected:
@@ -433,7 +437,7 @@ def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
 
 
 def same_mark(x: Any, new: Any) -> Any:
-    """``new``, a Tensor of the array of ``x``, marked as ``x`` is if it is a gradient that was not recorded."""
+    """``new``, a Tensor of the array of ``x``, marked like ``x`` if ``x`` is an unrecorded gradient."""
     new.unrecorded = x.unrecorded if is_tensor(x) else 0
     return new
 
@@ -447,7 +451,7 @@ def check_pairs(name: str, x: Any, y: Any) -> None:
 
 
 def check_slope(slope: str, where: str) -> None:
-    """Raises ValueError for a difference where there is one point only."""
+    """Raises ValueError for a difference quotient at a place that gives one point only."""
     if slope == "difference" and where != "between":
         raise ValueError(
             f"a difference needs two points, and {where!r} gives the same one twice; take slope 'gradient' there, or"

@@ -1,7 +1,7 @@
-"""How good samples are: every metric at once, and what real images give in their place.
+"""The evaluation of samples: all metrics, and the same metrics of real images for comparison.
 
-Most go by a small classifier of the images, the eye that judges samples. It lies beside the data that it was trained
-on, in ``classifier.npz``; ``python -m minigan.judge`` trains it anew.
+Most metrics use a small classifier of the images. The classifier is saved next to the data that it was trained on, in
+``classifier.npz``; ``python -m minigan.judge`` trains it again.
 """
 
 import argparse
@@ -29,11 +29,11 @@ FILE = "classifier.npz"
 HIDDEN = (256, 64)
 EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
 
-SAMPLES = 10_000  # at most so many test images are what is real; MNIST has as many
-FEWEST = 30  # the real metrics would say nothing
+SAMPLES = 10_000  # at most so many test images are the reference; MNIST has as many
+FEWEST = 30  # with fewer images the metrics would mean nothing
 NEIGHBOURS = 1_000  # so many samples are compared with every training image
 
-# what the table says of each figure, and how it is written
+# each metric's description in the table, and its format
 METRICS = {
     "frechet": ("Frechet distance of the classifier's features to test images", ".2f"),
     "units": ("... in units of real against real", ".2f"),
@@ -48,10 +48,10 @@ METRICS = {
 
 
 class Judge:
-    """Judges samples by the classifier and the images of ``source``, with its test images as what is real.
+    """An evaluator of samples, with the classifier and the images of ``source``; its test images are the reference.
 
-    ``size`` is what pictures are brought to, and ``train`` may be the training images, where they are at hand. Raises
-    DataError where images or classifier are missing, damaged, or not of each other.
+    Pictures are resized to ``size``; ``train`` may hold the training images, if they are loaded already. Raises
+    DataError where images or classifier are missing or damaged, or do not belong together.
     """
 
     def __init__(self, source: Path, size: int | None = None, train: numpy.ndarray | None = None) -> None:
@@ -67,21 +67,21 @@ class Judge:
         self.classifier = load(path, self.train.shape[1])
         self._real = predict(self.classifier, self.test)
         features = self._real.features
-        # Equal images may differ by rounding: which kernel multiplies a row goes by its place in the matrix.
+        # Features of equal images may differ by rounding: the kernel for a row depends on its place in the matrix.
         if numpy.ptp(features, axis=0).max() <= 1e-4 * numpy.abs(features).max():
             raise DataError(f"{path}: sees no difference between the test images; remove it, or make it anew")
 
     @cached_property
     def real(self) -> dict[str, float]:
-        """The metrics for as many training images in the place of samples (and for "nearest", for test images)."""
+        """The metrics of training images in the place of samples, as many as test images ("nearest" of test images)."""
         return self._metrics(self.train[: len(self.test)]) | {"units": 1.0, "nearest": self._nearest(self.test)}
 
     def __call__(self, samples: numpy.ndarray, critic: MLP) -> dict[str, float]:
-        """The metrics for as many samples (n, pixels), float32 in [0, 1], as there are rows in ``test``.
+        """The metrics of samples (n, pixels), float32 in [0, 1], as many as there are rows in ``test``.
 
-        And L1 = mean D(samples) - mean D(real), for training images and for test images, which no critic has seen:
-        where the two part, the critic has begun to know its training images by heart (Gulrajani et al. 2017, arXiv
-        1704.00028, figure 5).
+        Among them is L1 = mean D(samples) - mean D(real), for training images and for test images, which the critic
+        never saw: where the two L1 differ, the critic has begun to memorise its training images (Gulrajani et al. 2017,
+        arXiv 1704.00028, figure 5).
         """
         metrics = self._metrics(samples)
         fake, train, test = (_mean_score(critic, x) for x in (samples, self.train[: len(self.test)], self.test))
@@ -116,7 +116,7 @@ class Judge:
 
 
 def table(samples: dict[str, float], real: dict[str, float]) -> list[tuple[str, str, str]]:
-    """Rows of text (what, samples, real images), the first of them the head."""
+    """Rows of text (metric, samples, real images); the first row is the head."""
     rows = [(what, format(samples[name], how), format(real[name], how)) for name, (what, how) in METRICS.items()]
     return [("", "samples", "real"), *rows]
 
@@ -134,14 +134,14 @@ def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:
 
 
 class Predictions(NamedTuple):
-    """What the classifier makes of n images: NumPy arrays, float32."""
+    """The output of the classifier for n images: NumPy arrays, float32."""
 
     features: numpy.ndarray  # (n, 64), the last hidden layer
     probabilities: numpy.ndarray  # (n, classes)
 
 
 def predict(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Predictions:
-    """What the classifier makes of images (n, pixels) or (n, height, width), uint8 or floats in [0, 1]."""
+    """The classifier's predictions for images (n, pixels) or (n, height, width), uint8 or floats in [0, 1]."""
     parts = []
     with no_grad():
         for start in range(0, len(images), block):
@@ -164,10 +164,10 @@ def accuracy(classifier: MLP, images: numpy.ndarray, labels: numpy.ndarray) -> f
 
 
 def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) -> MLP:
-    """A classifier of images (n, height, width), uint8, each batch moved by up to one pixel, so that it learns strokes.
+    """A classifier trained on images (n, height, width), uint8.
 
-    Softmax cross-entropy, and Adam with a learning rate that falls to 0. The seed is fixed: the same images and labels
-    give the same classifier.
+    Each batch is shifted by up to one pixel, so that the classifier learns strokes. The loss is softmax cross-entropy,
+    and Adam's learning rate falls to 0. The seed is fixed: the same images and labels give the same classifier.
     """
     rng = numpy.random.default_rng(0)
     n, height, width = images.shape
@@ -194,15 +194,15 @@ def _rows(images: numpy.ndarray) -> backend.Array:
 
 
 def save(path: Path, classifier: MLP) -> None:
-    """The parameters, in half precision: a few hundred KiB."""
+    """Write the parameters, in half precision: a few hundred KiB."""
     halves = (backend.to_numpy(p).astype("float16") for p in classifier.parameters())
     write(path, in_memory(numpy.savez_compressed, *halves))
 
 
 def load(path: Path, pixels: int) -> MLP:
-    """Read what ``save`` wrote, onto the device in use; it looks at rows of so many ``pixels``.
+    """The classifier that ``save`` wrote, on the device in use; it takes rows of ``pixels`` pixels.
 
-    Raises DataError where there is none, or a damaged one, or one of images of another size.
+    Raises DataError where the file is missing or damaged, or is for images of another size.
     """
     if not path.exists():
         data = path.parent if path.name == FILE else "and the file that it belongs to"
@@ -245,22 +245,22 @@ def frechet(x: numpy.ndarray, y: numpy.ndarray) -> float:
 
 
 def precision_recall(real: numpy.ndarray, fake: numpy.ndarray, k: int = 3) -> tuple[float, float]:
-    """How many of ``fake`` (m, d) lie among ``real`` (n, d), and how many of ``real`` among ``fake``: two shares.
+    """The share of ``fake`` (m, d) that lies among ``real`` (n, d), and the share of ``real`` among ``fake``.
 
-    Kynkaanniemi et al. 2019 (arXiv 1904.06991), equations 1 and 2: a row lies among others where it is no further from
-    one of them than that one's k-th nearest neighbour is.
+    Kynkaanniemi et al. 2019 (arXiv 1904.06991), equations 1 and 2: a row lies among others if its distance to some
+    other row is at most the distance of that other row to its k-th nearest neighbour.
     """
     return _share_among(fake, real, k), _share_among(real, fake, k)
 
 
 def _share_among(rows: numpy.ndarray, others: numpy.ndarray, k: int) -> float:
-    # the k-th nearest of the others to each of them, itself not counted
+    # for each of the others the distance to its k-th nearest neighbour; index 0 is the row itself
     reach = numpy.concatenate([numpy.partition(d, k, axis=1)[:, k].copy() for d in _squared_distances(others, others)])
     return float(numpy.concatenate([(d <= reach).any(axis=1) for d in _squared_distances(rows, others)]).mean())
 
 
 def _squared_distances(x: numpy.ndarray, y: numpy.ndarray, block: int = 200) -> Iterator[numpy.ndarray]:
-    """Between each row of x (n, d) and each of y (m, d): in blocks of rows of x, (block, m)."""
+    """The squared distances of rows of x (n, d) and y (m, d): in blocks (block, m) of rows of x."""
     y_squares = (y * y).sum(axis=1)
     for start in range(0, len(x), block):
         rows = x[start : start + block]
@@ -272,9 +272,9 @@ def _squared_distances(x: numpy.ndarray, y: numpy.ndarray, block: int = 200) -> 
 
 
 def nearest(images: numpy.ndarray, others: numpy.ndarray, block: int = 5000) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Which row of ``others`` (m, d) is nearest to each of ``images`` (n, d), and how far it is: (n,) and (n,).
+    """The row of ``others`` (m, d) nearest to each of ``images`` (n, d): its index (n,) and its distance (n,).
 
-    Both are uint8 or floats in [0, 1], a pixel's range being 1. ``others`` are taken ``block`` rows at a time.
+    Both are uint8 or floats in [0, 1]; distances are for pixels in [0, 1]. ``others`` are compared ``block`` at a time.
     """
     images = in_unit_range(images)
     index, least = numpy.zeros(len(images), int), numpy.full(len(images), numpy.inf)

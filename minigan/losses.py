@@ -23,11 +23,11 @@ def generator_loss(d_fake: Tensor) -> Tensor:
 
 
 def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float) -> Tensor:
-    """mean C(margin + D(z) - D(y)), with the leaky cost C(a) = max(a, leak a), for pairs z, y in each row.
+    """mean C(margin + D(z) - D(y)), with the leaky cost C(a) = max(a, leak a), for the pair z, y of each row.
 
     GLS-GAN (Qi 2017, arXiv 1701.06264, the section on generalised LS-GAN). ``leak`` 0 is LS-GAN (in its limit of large
-    lambda), which asks for a margin between the two and no more; ``leak`` 1 is WGAN up to a constant.
-    Raises ValueError where there is not one score of each kind for each margin, which would broadcast.
+    lambda), which requires a margin between the two scores and no more; ``leak`` 1 is WGAN up to a constant. Raises
+    ValueError for scores and margins of different shapes, which would broadcast.
     """
     if not d_real.shape == d_fake.shape == margin.shape:
         raise ValueError(
@@ -38,7 +38,7 @@ def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float
 
 
 def distance(real: Array, fake: Array) -> Array:
-    """The margin of LS-GAN: how far each real row (n, d) is from the generated one beside it, as (n, 1)."""
+    """The margin of LS-GAN: the distance of each real row (n, d) to the generated row of the same index, as (n, 1)."""
     guards.check_pairs("distance", real, fake)
     return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).data
 
@@ -46,13 +46,13 @@ def distance(real: Array, fake: Array) -> Array:
 def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
     """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ().
 
-    Raises ValueError for others, and for a label that is not one of 0 ... k - 1 (on the GPU, looking at them waits).
+    Raises ValueError for labels of other shapes or types, or outside of 0 ... k - 1 (on the GPU this check waits).
     """
     if getattr(labels, "shape", None) != x.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: expected an array of {len(x)} whole numbers, a label for each row")
     if not 0 <= labels.min() <= labels.max() < x.shape[1]:
         raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
-    x = x - x.data.max(axis=1, keepdims=True)  # what a row's logits have in common costs digits, and changes nothing
+    x = x - x.data.max(axis=1, keepdims=True)  # a part common to a row's logits costs digits, and cancels out
     return ops.mean(ops.logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
 
 
@@ -64,7 +64,7 @@ class Game(NamedTuple):
 
 
 def _original(d_real: Tensor, d_fake: Tensor, *_: Array) -> Tensor:
-    """log(1 + e^D(z)) + log(1 + e^-D(y)): the author's reading of the original GAN, in a comment of 2023."""
+    """log(1 + e^D(z)) + log(1 + e^-D(y)): the original GAN as the article's author reads it, in a comment of 2023."""
     return ops.mean(ops.softplus(d_real)) + ops.mean(ops.softplus(-d_fake))
 
 
@@ -73,7 +73,7 @@ GAMES = Choices(
     {
         # the article; Arjovsky et al. 2017 (arXiv 1701.07875), equation 3
         "wgan": Game(lambda d_real, d_fake, *_: critic_loss(d_real, d_fake), generator_loss),
-        # Goodfellow et al. 2014 (arXiv 1406.2661), section 3: the generator as advised there, and as in its equation 1
+        # Goodfellow et al. 2014 (arXiv 1406.2661), section 3: the generator as advised there, and as in equation 1
         "gan": Game(_original, lambda d_fake: ops.mean(ops.softplus(d_fake))),
         "gan-saturating": Game(_original, lambda d_fake: -ops.mean(ops.softplus(-d_fake))),
         # Lim and Ye 2017 (arXiv 1705.02894); Miyato et al. 2018 (arXiv 1802.05957), equations 16 and 17

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: affine layers with an activation between."""
+"""Multilayer perceptrons: affine layers with an activation between them."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -21,8 +21,8 @@ def identity(x: Tensor) -> Tensor:
 def pixel(x: Array) -> Array:
     """sigmoid(x), but 0 where it is below 1e-20
 
-    A pixel that is always black drifts down to there. What is computed with it then is denormal, on which a processor
-    takes a hundred times as long.
+    The value of a pixel that is always black falls that low. Products with it would be denormal numbers, on which a
+    processor takes a hundred times as long.
     """
     y = backend.sigmoid(x)
     y *= y > 1e-20
@@ -69,10 +69,10 @@ def power_iterate(u: Array, v: Array, weight: Array) -> None:
 
 
 class SpectralLinear(Linear):
-    """A Linear layer whose weight is divided by its largest singular value, so that its slope is at most 1.
+    """A Linear layer whose weight is divided by its largest singular value, so that the layer's slope is at most 1.
 
-    Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: sigma = u^T W v, with u and v brought towards the singular
-    vectors by ``power_iteration``, one step at a time, and held constant in the derivative, as published.
+    Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: sigma = u^T W v, where ``power_iteration`` brings u and v one
+    step nearer to the singular vectors at a time. u and v are constants in the derivative, as published.
     """
 
     def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
@@ -93,10 +93,10 @@ class SpectralLinear(Linear):
 class MLP:
     """A stack of affine layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
 
-    ``hidden`` names the activation between layers (relu, leaky_relu with slope 0.2, tanh, softplus), ``output`` the one
-    at the end (None, "sigmoid", "tanh"), ``init`` the drawing of the weights ("he": normal with variance 2 / in;
-    "uniform": U(-0.05, 0.05)); ``layer`` is Linear or SpectralLinear. ``rng`` is a NumPy generator or a seed: the same
-    one gives the same network on every device. Raises ValueError for fewer than two sizes and for unknown names.
+    ``hidden`` names the activation between layers (relu, leaky_relu with slope 0.2, tanh, softplus), ``output`` the
+    last activation (None, "sigmoid", "tanh"), ``init`` the distribution of the weights ("he": normal with variance 2 /
+    in; "uniform": U(-0.05, 0.05)); ``layer`` is Linear or SpectralLinear. ``rng`` is a NumPy generator or a seed: the
+    same seed gives the same network on every device. Raises ValueError for fewer than two sizes and for unknown names.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class MLP:
         return self.output(self.layers[-1](x))
 
     def parameters(self) -> list[Tensor]:
-        """Weight and bias, layer by layer."""
+        """The weight and the bias of each layer, layer by layer."""
         return [p for layer in self.layers for p in (layer.weight, layer.bias)]
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """The same by name: weight1, bias1, weight2, ..."""
+        """The parameters by name: weight1, bias1, weight2, ..."""
         names = (f"{kind}{i}" for i in range(1, len(self.layers) + 1) for kind in ("weight", "bias"))
         return dict(zip(names, self.parameters()))
 
@@ -150,7 +150,7 @@ def _power_iteration(critic: MLP, limit: float) -> None:
         layer.power_iteration()
 
 
-# What holds a critic besides a penalty: the kind of its layers, and what is done to it after each step, given ``clip``.
+# Constraints of a critic besides a penalty: the class of layers, and a function (critic, clip) called after each step.
 CONSTRAINTS = Choices(
     "constraint",
     {

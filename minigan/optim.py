@@ -10,8 +10,8 @@ from .tensor import Tensor
 class Adam:
     """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place: a step writes into each parameter's own array.
 
-    ``m`` and ``v`` are the moments, ``t`` the number of steps, and ``lr`` can be set between steps: all of it is in
-    arrays on the device, so that a recorded step goes on from them. Raises ValueError for a parameter given twice.
+    ``m`` and ``v`` are the moments, ``t`` the number of steps, and ``lr`` can be set between steps. All are arrays on
+    the device, so that a replayed step uses the current values. Raises ValueError for a parameter given twice.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Adam:
 
     @property
     def lr(self) -> float:
-        """The learning rate (on the GPU, to read it waits for the device)."""
+        """The learning rate (on the GPU, reading it waits for the device)."""
         return self.rate.item()
 
     @lr.setter
@@ -38,9 +38,9 @@ class Adam:
         changed(self.rate)
 
     def step(self, grads: Sequence[Tensor]) -> None:
-        """Move every parameter against its gradient; ``grads`` has one Tensor of the same shape for each.
+        """Update every parameter by its gradient; ``grads`` has a Tensor of the same shape for each parameter.
 
-        Raises ValueError for others.
+        Raises ValueError for other ``grads``.
         """
         grads = guards.checked_gradients(grads, self.parameters)
         arrays = ([x.data for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))

@@ -1,8 +1,8 @@
 """The critic's constraint: the Lipschitz penalties of the article, and the reason for double backprop.
 
 A penalty is a function of the critic's slopes, one slope s = ||dD/dy|| for each row y. It is three independent choices:
-*where* it looks (``WHERE``), *how* it measures the slopes there (``SLOPES``), and what it makes of them (``FORMS``).
-The article's four are
+*where* the slopes are measured (``WHERE``), *how* (``SLOPES``), and the function of the slopes (``FORMS``). The
+article's four penalties are
 
     (a)  gradient, one-sided-max, between        (b)  gradient, two-sided, between
     (c)  difference, one-sided-max, between      (d)  difference, two-sided, between
@@ -27,8 +27,8 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     """The critic's slope s = ||dD/dy|| at each row y of ``points`` (n, ...): a Tensor (n,), itself differentiable.
 
     ``create_graph=True`` records the sweep that computes dD/dy, so that ``grad`` of a function of the slopes runs back
-    through it into the critic's weights. The critic must treat each row alone: then the gradient of the sum of its
-    outputs holds every row's own gradient. Where the critic is flat, the slope is 0 and so is its gradient.
+    through that sweep into the critic's weights. The critic must compute each row alone: then the gradient of the sum
+    of its outputs holds every row's own gradient. Where the critic is flat, the slope and its gradient are 0.
     """
     if not (isinstance(points, Tensor) and points.requires_grad):
         points = guards.same_mark(points, Tensor(array_of(points), requires_grad=True))
@@ -38,7 +38,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
 
 
 def difference_quotient(critic: Critic, y1: Array | Tensor, y2: Array | Tensor) -> Tensor:
-    """|D(y1) - D(y2)| / ||y1 - y2|| for each pair of rows (n, ...): a Tensor (n,), 0 where the two coincide."""
+    """|D(y1) - D(y2)| / ||y1 - y2|| for each pair of rows (n, ...): a Tensor (n,), 0 where y1 and y2 coincide."""
     guards.check_pairs("difference_quotient", y1, y2)
     rise = ops.norm(_rows(critic(y1) - critic(y2)), axis=1)  # of one number: its absolute value
     return rise * ops.safe_reciprocal(ops.norm(_rows(ops.sub(y1, y2)), axis=1))
@@ -49,7 +49,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
-    """eps real + (1 - eps) fake, with one eps from U[0, 1) for each row. Arrays (n, ...) of one dtype, and back.
+    """eps real + (1 - eps) fake, with one eps from U[0, 1) for each row: arrays (n, ...) of one dtype to such an array.
 
     The article, section "the result of the penalty". Raises ValueError for different shapes.
     """
@@ -65,7 +65,7 @@ def mix(real: Array, fake: Array, rng: Any) -> Array:
     return fake + eps * (real - fake)
 
 
-# Where: real and generated rows, and a generator of random numbers, to the points looked at.
+# Where: real and generated rows, and a random generator, to the points where slopes are measured.
 WHERE = Choices(
     "place",
     {
@@ -75,10 +75,10 @@ WHERE = Choices(
     },
 )
 
-# How: a critic and such points, or two of them for each row, to its slopes (n,).
+# How: a critic and such points, or two points for each row, to the critic's slopes (n,).
 SLOPES = Choices("slope", {"gradient": gradient_norm, "difference": difference_quotient})
 
-# What of it: slopes (n,) to the penalty ().
+# The function: slopes (n,) to the penalty ().
 FORMS = Choices(
     "penalty form",
     {
@@ -95,8 +95,8 @@ def slopes(
 ) -> Tensor:
     """The critic's slopes (n,), one for each row of ``real`` and ``fake`` (n, ...).
 
-    ``slope`` and ``where`` are names in SLOPES and WHERE. Raises ValueError for others, and for a difference where
-    there is one point only.
+    ``slope`` and ``where`` are names in SLOPES and WHERE. Raises ValueError for other names, and for a difference at a
+    place that gives one point only.
     """
     guards.check_slope(slope, where)
     points = [WHERE[where](real, fake, rng) for _ in range(2 if slope == "difference" else 1)]
@@ -114,7 +114,7 @@ def gradient_penalty(
 ) -> Tensor:
     """The mean penalty on the critic's slopes, for ``real`` and ``fake`` rows (n, ...): shape (), not yet times lambda.
 
-    ``form`` is a name in FORMS, and the others as in ``slopes``. Raises ValueError where ``slopes`` does, and for an
-    unknown form.
+    ``form`` is a name in FORMS; ``where`` and ``slope`` are as in ``slopes``. Raises ValueError where ``slopes`` does,
+    and for an unknown form.
     """
     return FORMS[form](slopes(critic, real, fake, rng, slope, where))

@@ -1,4 +1,4 @@
-"""Pictures, as the bytes of PNG and GIF files: grids of images, their growth, and curves. All matplotlib is here."""
+"""Pictures, as the bytes of PNG and GIF files: grids of images, their growth, and curves. All figures are made here."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def to_bytes(images: numpy.ndarray) -> numpy.ndarray:
 
 
 def panel_side(shape: tuple[int, int]) -> int:
-    """How many rows and columns of images of that shape (height, width) a panel has."""
+    """The number of rows, and of columns, of images of that shape (height, width) in a panel."""
     return max(1, min(PANEL, int((PIXELS / 20 / (shape[0] * shape[1])) ** 0.5)))
 
 
@@ -42,7 +42,7 @@ def tile(images: numpy.ndarray, columns: int, gap: int = 2) -> numpy.ndarray:
 
 
 def grid(images: numpy.ndarray, columns: int) -> bytes:
-    """A grid of images (n, height, width), in [0, 1] or uint8: twice their size, or as small as PIXELS ask for."""
+    """A grid of images (n, height, width), in [0, 1] or uint8: at twice their size, or reduced to PIXELS."""
     picture = Image.fromarray(tile(to_bytes(images), columns))
     size = picture.width * picture.height
     if 4 * size <= PIXELS:
@@ -53,7 +53,7 @@ def grid(images: numpy.ndarray, columns: int) -> bytes:
 
 
 def progress(snapshots: Sequence[Snapshot]) -> bytes:
-    """The same samples at up to six moments, the first and the last among them, side by side."""
+    """The same samples at up to six iterations, the first and the last included, side by side."""
     moments = numpy.unique(numpy.linspace(0, len(snapshots) - 1, PANELS).round().astype(int))
     figure = Figure(figsize=(2.5 * len(moments), 2.8), dpi=150, layout="constrained")
     for axes, i in zip(figure.subplots(1, len(moments), squeeze=False)[0], moments):
@@ -66,7 +66,7 @@ def progress(snapshots: Sequence[Snapshot]) -> bytes:
 
 
 def animation(snapshots: Sequence[Snapshot]) -> bytes:
-    """The samples at all moments, iterations above, as a GIF that rests on the last."""
+    """A GIF of the samples at all snapshots, with the iteration above each; the last frame stays longest."""
     font = ImageFont.truetype(findfont("DejaVu Sans"), 14)
     frames = []
     for iteration, images in snapshots:
@@ -85,7 +85,7 @@ def animation(snapshots: Sequence[Snapshot]) -> bytes:
 def curves(rows: Sequence[tuple[int, float, float, float]], slope_name: str, evaluations: Sequence[dict] = ()) -> bytes:
     """L1 and the critic's mean slope over the training time, from rows of (iteration, L1, slope, seconds).
 
-    And from evaluations, where there are any: the Frechet distance of the samples, and L1 on training and test images.
+    With evaluations also the Frechet distance of the samples, and L1 on training and test images.
     """
     _, l1, slope, seconds = numpy.array(rows).reshape(-1, 4)[:: 1 + len(rows) // POINTS].T
     drawn = [
@@ -110,7 +110,7 @@ Panel = Callable[[Axes], None]
 
 
 def panels(drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> bytes:
-    """A picture of panels, row by row; ``size`` is one panel's width and height in inches."""
+    """A picture of panels, row by row; ``size`` is the width and height of a panel in inches."""
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()

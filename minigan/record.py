@@ -1,7 +1,7 @@
-"""An iteration written down: the kernels that it calls, as a Python function without a Tensor, a loop or a choice.
+"""The record of a training iteration: its kernel calls, as a Python function without Tensors, loops or branches.
 
-While an iteration runs on a ``Tape``, each kernel that it calls becomes a line, as ``v36 = positive(v28)``. What the
-engine did, both sweeps of a gradient penalty among it, then stands there as array code to be printed and compiled.
+While an iteration runs with a ``Tape``, each kernel call becomes a line, as ``v36 = positive(v28)``. All computations
+of the iteration, both sweeps of a gradient penalty included, are then array code that can be printed and compiled.
 """
 
 import linecache
@@ -18,7 +18,7 @@ from .backend import Array
 from .guards import Switch
 from .tensor import Tensor
 
-TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # whose lines are sections
+TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # their lines are sections
 
 
 class Unrecordable(RuntimeError):
@@ -26,24 +26,24 @@ class Unrecordable(RuntimeError):
 
 
 class Tape:
-    """The calls of an iteration, in their order.
+    """The kernel calls of an iteration, in their order.
 
-    ``given`` is what it starts from, by name: arrays, random generators, and closures that it calls. It is a closed
-    world: an array that is not among them, and that no kernel made, is refused, since a record would use it as it is
-    now for ever. What depends on nothing that is given comes to the same always: those calls are the ``constants``.
+    ``given`` has the inputs of the iteration, by name: arrays, random generators, and closures that it calls. An array
+    that is neither given nor made by a kernel is refused, since a record would use its present values for ever. Calls
+    that depend on nothing given have the same result in every iteration: these are the ``constants``.
     """
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = dict(given)
-        self.constants: dict[str, str] = {}  # calls, and the names of what they return
+        self.constants: dict[str, str] = {}  # calls, and their results' names
         self.functions: dict[str, Callable] = {}
         self._names = {id(x): name for name, x in given.items()}
         self._changing = set(self._names)
         self._calls: list[tuple[str, tuple, Array | None, str]] = []
-        self._kept: list[Any] = []  # so that no other array gets the id of one that is known
+        self._kept: list[Any] = []  # so that no new array gets the id of a known array
 
     def call(self, function: Callable, args: tuple) -> Array | None:
-        """Call a kernel, and note it. Raises Unrecordable."""
+        """Call a kernel, and record the call. Raises Unrecordable for a call that cannot be recorded."""
         name = self._name(function)
         for x in leaves(args):
             if isinstance(x, backend.xp.ndarray) and id(x) not in self._names:
@@ -70,7 +70,7 @@ class Tape:
             raise Unrecordable(f"a value is read from an array {x.shape}, and a record would go on as this one decides")
 
     def _name(self, function: Callable) -> str:
-        """A function goes by its own name, or one like it; what was made anew, as a closure is, is given too."""
+        """The name of a function in the record: its own, or a similar one. A closure is added to ``given``."""
         stem = getattr(function, "__name__", type(function).__name__)
         name = stem = "kernel" if not stem.isidentifier() or re.fullmatch(r"[cv]\d+|iteration", stem) else stem
         while name in self._names.values() or self.functions.setdefault(name, function) is not function:
@@ -80,7 +80,7 @@ class Tape:
         return name
 
     def _section(self) -> str:
-        """The line of the program that is at work; what is held by a name there is called so here as well."""
+        """The line of the program that is running. Arrays in the program's local variables get the variables' names."""
         frame: Any = sys._getframe(2)
         section = ""
         while frame:
@@ -89,14 +89,14 @@ class Tape:
                 section = section or f"{frame.f_code.co_name}: {line}"
                 for name, x in frame.f_locals.items():
                     at, taken = id(x.data if isinstance(x, Tensor) else x), {*self._names.values(), *self.functions}
-                    if re.fullmatch(r"v\d+", self._names.get(at, "")):  # it has no name yet
+                    if re.fullmatch(r"v\d+", self._names.get(at, "")):  # only a numbered name so far
                         free = (f"{name}{n}" for n in ("", *range(2, 1000)))
                         self._names[at] = next(n for n in free if n not in taken)
             frame = frame.f_back
         return section
 
     def source(self, returned: Array, forget: bool = False) -> str:
-        """The constants, and a function of ``given``; to ``forget``, with a del after each array's last use."""
+        """The constants, and a function of ``given``; with ``forget`` a del follows each array's last use."""
         last = {id(x): i for i, (_, args, out, _) in enumerate(self._calls) for x in leaves([*args, out])}
         last |= dict.fromkeys([id(returned), *map(id, self.given.values())], -1)
         body, at = [], ""
@@ -112,7 +112,7 @@ class Tape:
         return "\n".join([*head, *body[1:], f"    return {self._names[id(returned)]}\n"])
 
     def _text(self, x: Any) -> str:
-        """An argument, as it is written."""
+        """The source text of an argument."""
         if id(x) in self._names:
             return self._names[id(x)]
         if isinstance(x, (tuple, list)):
@@ -123,5 +123,5 @@ class Tape:
 
 
 def leaves(x: Any) -> list[Any]:
-    """What is in tuples and lists, however deep."""
+    """The items of nested tuples and lists, in one list."""
     return [z for y in x for z in leaves(y)] if isinstance(x, (tuple, list)) else [x]

@@ -1,20 +1,26 @@
-"""An iteration recorded once, and replayed from then on.
+"""A training iteration that is recorded once, and replayed from then on.
 
-A training iteration calls the same kernels on arrays of the same shapes each time. So one is written down (``record``),
-and from then on that program is called: no Tensor, no sweep, no choice. On a GPU it may be one CUDA graph instead.
+A training iteration calls the same kernels on arrays of the same shapes each time. So one iteration is recorded
+(``record``), and the recorded program is called from then on: no Tensors, no sweeps, no branches. On a GPU the record
+may be a CUDA graph instead.
 
-A model can be replayed that has ``device_steps()``, which change the arrays of its ``state()`` in place and draw from
-its ``rng``, and that can ``put_back`` a ``snapshot()`` of both. Whatever else it depends on is frozen in a record. So
-its ``dependencies()`` are compared before each replay, and where one is another, a new record is made:
+A record is proven before its first use, again at iterations 4, 8, 16, ..., and every thousand. From one saved state, a
+replayed and an ordinary iteration must give the same, bit for bit (on a GPU, up to rounding):
+
+    before = model.snapshot()
+    replayed = record.replay(), model.snapshot()
+    model.put_back(before)
+    assert same((model.device_steps(), model.snapshot()), replayed)    # else a warning, and no replays
+
+A model can be replayed if its ``device_steps()`` change the arrays of its ``state()`` in place and draw from its
+``rng``, and if it can ``put_back`` a ``snapshot()`` of both. All else that the model depends on is fixed in a record.
+So its ``dependencies()`` are compared before each replay; if one is another object, a new record is made:
 
     model.game = GAMES["hinge"]
-    model.iteration()  # records anew
+    model.iteration()  # makes a new record
 
-And a record proves itself before it is relied on, again after 4, 8, 16, ... iterations, and every thousand:
-from one state, an iteration as it is and a replayed one must come to the same.
-
-What goes by values is for kernels: a branch that looks at an array with NumPy, outside of one, and comes to something
-only when no proof is made, is seen by none.
+Only kernels may depend on the values in arrays. A branch outside of kernels that reads an array with NumPy, and has an
+effect only between proofs, is not detected.
 """
 
 import pickle
@@ -34,15 +40,15 @@ PROVE_EVERY = 1000
 
 
 class Replayed:
-    """``model.device_steps()``, to be called many times over: recorded, proven, and from then on replayed.
+    """``model.device_steps()`` for many calls: the first makes a record, the second proves it, later ones replay it.
 
-    Where no record can be made, or where it fails a proof, a warning of one line says so, what it did is undone, and
-    all goes on as it is. A copy begins anew.
+    If no record can be made, or a record fails a proof, there is a one-line warning, the changes by the record are
+    undone, and all further calls run without a record. A copy begins without a record.
     """
 
     def __init__(self, graph: bool = False) -> None:
         if graph:
-            backend.cutensor_matmul()  # its error is told at once
+            backend.cutensor_matmul()  # raises its error at once
         self._kind, self._restless = Graph if graph else Program, False
         self._begin([])
 
@@ -57,7 +63,7 @@ class Replayed:
         dependencies = model.dependencies()
         same = len(dependencies) == len(self._dependencies) and all(map(is_, dependencies, self._dependencies))
         if not (same or self._restless):
-            self._restless = self.recorded is not None and not self.proven  # its last record was never used
+            self._restless = self.recorded is not None and not self.proven  # the last record was never used
             self._begin(dependencies)
             self._tensors = list(model.state().values())
             if self._restless:
@@ -73,7 +79,7 @@ class Replayed:
                     self.recorded = self._kind(model)
                 else:
                     self._prove(model, before)
-            except (Unrecordable, SyntaxError) as error:  # SyntaxError: what a kernel got has no literal
+            except (Unrecordable, SyntaxError) as error:  # SyntaxError: an argument of a kernel has no literal
                 self._refuse(f"{error}{'; so may have been those since the proof before' if self.proven else ''}")
             model.put_back(before)
         return model.device_steps()
@@ -83,10 +89,10 @@ class Replayed:
         self.refused, self.proven = True, False
 
     def _prove(self, model: Any, before: dict[str, Any]) -> None:
-        """A replayed iteration and one as it is, from the same state. Raises Unrecordable where they differ."""
+        """Compare a replayed and an ordinary iteration from one state. Raises Unrecordable where they differ."""
         try:
             got = {"what it returns": self.recorded.replay().copy(), **model.snapshot()}
-        except Exception as error:  # whatever a wrong record does
+        except Exception as error:  # a wrong record may raise anything
             raise Unrecordable(f"a replayed one ends in {type(error).__name__} ({error})") from None
         model.put_back(before)
         expected = {"what it returns": model.device_steps(), **model.snapshot()}
@@ -97,7 +103,7 @@ class Replayed:
 
 
 class Program:
-    """The kernels of an iteration as a compiled function; ``str`` of it is its source."""
+    """The kernels of an iteration as a compiled function; ``str`` of a Program is its source."""
 
     def __init__(self, model: Any) -> None:
         arrays = {name.replace(".", "_"): tensor.data for name, tensor in model.state().items()}
@@ -117,26 +123,26 @@ class Program:
 
 
 class Graph:
-    """All kernels of an iteration in one launch.
+    """All kernels of an iteration in one launch, as a CUDA graph.
 
-    CuPy refuses to record cuBLAS (cupy/cupy#6290), so cuTENSOR multiplies matrices here. Raises DeviceError without it.
+    CuPy refuses to record cuBLAS (cupy/cupy#6290): cuTENSOR multiplies matrices. Raises DeviceError without cuTENSOR.
     """
 
     def __init__(self, model: Any) -> None:
         cuda, before = backend.xp.cuda, backend.matmul
-        # The graph goes on using the addresses that it saw, so they come from a pool that nobody else allocates from.
+        # The graph keeps using the addresses of its arrays, so these come from a pool that nothing else allocates from.
         stream, self._pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
         cuda.Device().synchronize()
         try:
             backend.matmul = backend.cutensor_matmul()
             with stream, cuda.using_allocator(self._pool.malloc):
-                for _ in range(3):  # kernels are compiled, and products planned
+                for _ in range(3):  # compiles the kernels, and plans the products
                     model.device_steps()
                 stream.begin_capture()
                 try:
                     self._result = model.device_steps()
                 except BaseException:
-                    with suppress(RuntimeError):  # of a capture cut short; what cut it short matters
+                    with suppress(RuntimeError):  # of the broken capture; the first error matters
                         stream.end_capture()
                     raise
                 self._graph = stream.end_capture()
@@ -152,7 +158,7 @@ class Graph:
 
 
 def _same(x: Any, y: Any) -> bool:
-    """Bit for bit on the CPU; on a GPU to rounding, which differs between kernels."""
+    """Whether x and y are equal: bit for bit on the CPU; on a GPU up to rounding, which differs between kernels."""
     if backend.xp is numpy or not isinstance(x, backend.xp.ndarray):
         return pickle.dumps(x) == pickle.dumps(y)
     x, y = (backend.to_numpy(a).astype("float64") for a in (x, y))

@@ -1,4 +1,4 @@
-"""The page that a run leaves to look at: one file, with its pictures inside, and its generator to play with."""
+"""The report of a run: one HTML file, with its pictures inside, and its generator to play with."""
 
 import base64
 import html
@@ -37,10 +37,10 @@ NEAREST = "Rows of samples, and below each the training images that are nearest 
 
 
 def report(run: Run, folder: Path, by: Judge | None) -> None:
-    """The pictures of a run and the page with all of them, in ``folder``; metrics as well, where there is a judge."""
+    """Write the pictures of a run, and the page with all of them, to ``folder``; with metrics, if there is a judge."""
 
     def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
-        """``kind`` is "pixels", enlarged without smoothing, or "wide", never made too small to read, or "plain"."""
+        """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain"."""
         write(folder / name, content)
         data = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
         image = f'<img class="{kind}" alt="{title}" src="{data}">'
@@ -72,8 +72,8 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
 
 
 def generator(run: Run) -> str:
-    """The generator that draws the samples, as JSON, for the page to run; its weights in half precision."""
-    most, settings = 65504, run.settings  # as half precision goes
+    """The generator of the samples, as JSON for the page to run, with weights in half precision."""
+    most, settings = 65504, run.settings  # the largest number in half precision
     arrays = [backend.to_numpy(p).clip(-most, most) for p in run.gan.ema.parameters()]
     slots = {
         "sizes": [len(arrays[0]), *(len(bias) for bias in arrays[1::2])],
@@ -88,10 +88,10 @@ def generator(run: Run) -> str:
 
 
 def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
-    """Samples (rows * COLUMNS, height, width) on the way from one noise vector to another, a row for each pair.
+    """Samples (rows * COLUMNS, height, width) on the path from one noise vector to another, a row for each pair.
 
-    For normal noise the way is the arc between them, x cos t + y sin t, on which it stays as long as normal noise is
-    (White 2016, arXiv 1609.04468); for uniform noise it is the straight line.
+    For normal noise the path is the arc between them, x cos t + y sin t, where a vector stays as long as normal noise
+    is (White 2016, arXiv 1609.04468); for uniform noise the path is the straight line.
     """
     settings = run.settings
     rng = numpy.random.default_rng([settings.seed, 3])
@@ -113,14 +113,14 @@ def by_class(samples: numpy.ndarray, by: Judge) -> numpy.ndarray:
 
 
 def beside_nearest(samples: numpy.ndarray, training: numpy.ndarray) -> numpy.ndarray:
-    """Rows of ``COLUMNS`` samples, and below each the row of the training images that are nearest to them."""
+    """Rows of ``COLUMNS`` samples, and below each row the training images that are nearest to its samples."""
     index, _ = judge.nearest(samples.reshape(len(samples), -1), training)
     pairs = numpy.stack([samples, in_unit_range(training[index]).reshape(samples.shape)])
     return pairs.reshape(2, -1, COLUMNS, *samples.shape[1:]).swapaxes(0, 1).reshape(-1, *samples.shape[1:])
 
 
 def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text, the first of them the head, under a title."""
+    """An HTML table of rows of text, under a title; the first row is the head."""
     head, *body = [[html.escape(text) for text in row] for row in rows]
     lines = [
         f"<tr><th>{'</th><th>'.join(head)}</th></tr>",

@@ -1,6 +1,6 @@
-"""A run: a model in training, and what it has come to. All of it is in its checkpoint, from which it goes on.
+"""A run: a model in training, and its metrics and samples so far. All of it is saved in a checkpoint, to resume from.
 
-The checkpoint is read; everything else in a run's folder is only written.
+Of the files in a run's folder only the checkpoint is read; all others are only written.
 """
 
 import csv
@@ -27,7 +27,7 @@ from .training import WGANGP, DivergenceError, generate
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 5
 EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
-SNAPSHOTS = 100  # at most, of which a checkpoint keeps the images
+SNAPSHOTS = 100  # at most, that a checkpoint keeps
 CHUNK = 10_000  # samples computed at a time
 SLOPE_NAMES = {"gradient": "gradient norm", "difference": "difference quotient"}
 
@@ -35,12 +35,11 @@ Row = tuple[int, float, float, float]  # iteration, mean L1 and mean slope since
 
 
 class Run:
-    """A model ``gan`` of images of ``shape`` (height, width), and what it has come to.
+    """A model ``gan`` of images of ``shape`` (height, width), and the metrics and samples of its training.
 
-    ``metadata`` says what it is trained on and by: ``data``, the path of the images, ``size``, what pictures were
-    brought to, or None, ``crc32`` of all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are
-    the metrics (2,) of the iterations since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds``
-    those of the training alone.
+    ``metadata`` has ``data``, the path of the images, ``size``, to which pictures were resized, or None, ``crc32`` of
+    all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are the metrics (2,) of the iterations
+    since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` the time of the training alone.
     """
 
     def __init__(self, settings: Settings, shape: tuple[int, int], metadata: dict[str, Any]) -> None:
@@ -63,11 +62,11 @@ class Run:
 
     @property
     def samples_kept(self) -> int:
-        """How many samples of each grid are."""
+        """The number of samples that are kept of each grid."""
         return min(self.settings.grid**2, pictures.panel_side(self.shape) ** 2)
 
     def model(self, images: numpy.ndarray, replay: bool | str = True) -> WGANGP:
-        """The model, on images (n, height, width), uint8: each call of its ``iteration`` goes on training.
+        """The model, on images (n, height, width), uint8: each call of its ``iteration`` trains it further.
 
         Raises ValueError for images of another size.
         """
@@ -77,35 +76,35 @@ class Run:
         return self.gan
 
     def samples(self, noise: Array) -> numpy.ndarray:
-        """What the generator makes of ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
+        """The generator's samples from ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
         rows = generate(self.gan.ema, backend.asarray(noise, dtype="float32"))
         return backend.to_numpy(rows).reshape(-1, *self.shape)
 
     def generate(self, n: int, seed: int | None = None) -> numpy.ndarray:
-        """n samples (n, height, width); the same ones for the same seed, by default that of the settings."""
+        """n samples (n, height, width), the same for the same seed; the default is the seed of the settings."""
         rng = numpy.random.default_rng([self.settings.seed if seed is None else seed, 2])
         sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
         noises = (NOISES[self.settings.noise](rng, (size, self.settings.noise_dim)) for size in sizes)
         return numpy.concatenate([self.samples(noise) for noise in noises])
 
     def scores(self, images: numpy.ndarray) -> numpy.ndarray:
-        """D of images (n, height, width), uint8 or floats in [0, 1]: (n,), float32, small where they look real."""
+        """The scores D (n,) of images (n, height, width), uint8 or floats in [0, 1]: float32, small for real images."""
         rows = in_unit_range(images.reshape(len(images), -1))
         return backend.to_numpy(generate(self.gan.critic, backend.asarray(rows)))[:, 0]
 
-    # --- On the way -----------------------------------------------------------------------------
+    # --- During training ------------------------------------------------------------------------
 
     def iterate(self) -> Row | None:
-        """One iteration, and the row of its metrics where they are due.
+        """Run one iteration; returns a row of metrics if one is due, else None.
 
-        That is at every iteration at first, and later at every hundredth or so of those that there were; and before
-        anything is made of the networks. Raises DivergenceError at a metric that is NaN or infinite.
+        A row is due at every iteration up to 999, at every 10th up to 9,999, and so on; and whenever samples are due,
+        or their evaluation. Raises DivergenceError for a metric that is NaN or infinite.
         """
         start = time.perf_counter()
         self.pending.append(self.gan.iteration().copy())
         i, s = self.iteration, self.settings
         due = i % s.sample_every == 0 or i % s.evaluate_every == 0 or i % 10 ** max(0, len(str(i)) - 3) == 0
-        values = backend.to_numpy(backend.xp.stack(self.pending)) if due else None  # a GPU may still have to come to it
+        values = backend.to_numpy(backend.xp.stack(self.pending)) if due else None  # on a GPU this may wait
         self.seconds += time.perf_counter() - start
         if values is None:
             return None
@@ -117,7 +116,7 @@ class Run:
         return self.rows[-1]
 
     def snapshot(self, folder: Path) -> None:
-        """A grid of samples of the fixed noise, in ``folder``; the first of them are kept, of a hundred grids or so."""
+        """Write a grid of samples of the fixed noise to ``folder``; keep its first samples, for about 100 grids."""
         images = pictures.to_bytes(self.samples(self.fixed_noise))
         (folder / "samples").mkdir(exist_ok=True)
         write(folder / "samples" / f"{self.iteration:07d}.png", pictures.grid(images, self.settings.grid))
@@ -128,7 +127,7 @@ class Run:
         self.snapshots = [*kept, (self.iteration, images[: self.samples_kept])]
 
     def evaluate(self, folder: Path, judge: Judge, seed: int | None = None) -> None:
-        """Have as many samples judged as there are test images; a later judgment of an iteration replaces the first."""
+        """Evaluate as many samples as there are test images; a second evaluation at an iteration replaces the first."""
         samples = self.generate(len(judge.test), seed)
         metrics = judge(samples.reshape(len(samples), -1), self.gan.critic)
         row = {"iteration": self.iteration, "seconds": self.seconds, **metrics}
@@ -137,14 +136,14 @@ class Run:
         write_json(folder / "evaluation.json", {"real": judge.real, "samples": self.evaluations})
 
     def go_on(self, settings: Settings) -> None:
-        """As though it had never stopped: with other lengths, and less what was made only because it ended."""
+        """Resume with new lengths; drop a last snapshot and evaluation that were made only because the run ended."""
         before, self.gan.settings = self.settings, settings
         if settings.iterations > self.iteration:
             self.snapshots = [held for held in self.snapshots if held[0] % before.sample_every == 0]
             self.evaluations = [row for row in self.evaluations if row["iteration"] % before.evaluate_every == 0]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, and settings and curves for others. Raises DivergenceError where it is not finite."""
+        """Write the checkpoint, and settings and curves to read. Raises DivergenceError for numbers not finite."""
         rng = backend.rng_state(self.gan.rng)
         header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.metadata}
         header |= {"iteration": self.iteration, "seconds": self.seconds}
@@ -176,13 +175,13 @@ class Run:
     # --- In words -------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """How far it came, in one line."""
+        """The progress of the run, in one line."""
         time = f"{self.seconds:.1f} s ({1000 * self.seconds / max(1, self.iteration):.1f} ms each)"
         _, l1, slope, _ = self.rows[-1] if self.rows else (0, math.nan, math.nan, 0)
         return f"{self.iteration:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
 
     def collapse(self) -> str | None:
-        """What to say where the last tenth of its metrics is none that samples come of."""
+        """A warning if the last tenth of the metrics shows that training has collapsed, else None."""
         last = numpy.abs(self.rows[-max(1, len(self.rows) // 10) :]).reshape(-1, 4)
         if (last[:, 1:3] < 5e-4).all():
             return "the critic is flat: L1 and its slope are 0, and the generator has nothing to learn from"
@@ -193,9 +192,9 @@ class Run:
 
 
 def load(path: Path | str) -> Run:
-    """The run that ``save`` wrote in a folder, on the device in use. Raises DataError for what it would not write.
+    """The run that ``save`` wrote in a folder, on the device in use. Raises DataError for any other file.
 
-    On another kind of device than before, or another model of GPU, it goes on with other random numbers.
+    On another kind of device than before, or another model of GPU, the run continues with other random numbers.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     with reading(path, "a checkpoint"):

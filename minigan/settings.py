@@ -1,4 +1,4 @@
-"""What a run is made of: each setting once, with its default, what it may be, and what is said of it."""
+"""The settings of a run: each once, with its default, its allowed values and its help."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -22,16 +22,16 @@ def uniform(rng: Any, shape: tuple[int, int]) -> Array:
     return rng.random(shape, dtype="float32") * 2 - 1
 
 
-NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # by a random generator, of a shape, float32
+NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # of a random generator and a shape; float32
 
-# what the learning rate is multiplied by, once a share of the iterations is done
+# the learning rate's factor, as a function of the share of the iterations that is done
 SCHEDULES = Choices("schedule", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
 
 PENALTIES = Choices("penalty form", {**FORMS, "none": None})
 
 
 class Number(NamedTuple):
-    """What a number may be: of ``kind``, int or float, from ``low`` (above it, if ``above``) to below ``high``."""
+    """The allowed numbers of a ``kind``, int or float: from ``low`` (above ``low``, if ``above``) to below ``high``."""
 
     kind: type
     low: float
@@ -48,20 +48,20 @@ class Number(NamedTuple):
         return f"{what} {'above' if self.above else 'of at least'} {self.low}{end if self.high < math.inf else ''}"
 
 
-COUNT = Number(int, 1, 10**9)  # beyond, NumPy's own sizes overflow
+COUNT = Number(int, 1, 10**9)  # above, NumPy's own sizes overflow
 POSITIVE = Number(float, 0, above=True)
 
 
 def option(default: Any, help: str, allowed: Number | Choices, flag: str = "") -> Any:
-    """A setting: ``allowed`` is what it may be, or each number of it; ``flag`` the command line's, if not its name."""
+    """A setting: ``allowed`` has its values, or those of each of its numbers; ``flag`` is its flag, if not its name."""
     return field(default=default, metadata={"help": help, "allowed": allowed, "flag": flag})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run is made of; the defaults reach digits fast.
+    """All settings of a run; the defaults reach digits fast.
 
-    Raises ValueError for what is not allowed, and for names that make no sense together.
+    Raises ValueError for values that are not allowed, and for names that do not go together.
     """
 
     iterations: int = option(12_000, "generator steps to train for", COUNT)

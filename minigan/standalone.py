@@ -1,4 +1,4 @@
-"""A training iteration as a program, out of the engine's record: to be read, or to be run with NumPy alone."""
+"""A training iteration as a program, made of its record: to read, or to run with NumPy alone."""
 
 import ast
 import inspect
@@ -19,12 +19,12 @@ from .training import WGANGP
 
 
 def program(settings: Settings) -> Program:
-    """An iteration of these settings on images of 28 x 28 pixels, recorded: ``str`` of it is its source."""
+    """The recorded iteration of these settings on images of 28 x 28 pixels; ``str`` of the Program is its source."""
     return Program(WGANGP(settings, sampler(numpy.zeros((1, 28, 28), "uint8")), 784, replay=False))
 
 
 def source(recorded: Program, settings: Settings) -> str:
-    """The same as a file of its own, with all that it calls above it; run, it trains for some iterations."""
+    """The source of a file with the iteration, below all functions that it calls; as a script it trains a while."""
     sources: dict[str, str] = {}
     for name, function in recorded.functions.items():
         if name not in recorded.given:
@@ -36,7 +36,7 @@ def source(recorded: Program, settings: Settings) -> str:
 
 
 def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> None:
-    """The source of a function under a name, and of the functions that it calls, with NumPy for the backend."""
+    """Add to ``sources`` a function under a name, and the functions that it calls, with NumPy for the backend."""
     function, sources[name] = inspect.unwrap(function), ""
     tree: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     tree.name, tree.decorator_list, tree.returns = name, [], None

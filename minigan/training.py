@@ -1,4 +1,4 @@
-"""WGAN-GP and its kin: one iteration, and the two metrics of its progress."""
+"""The training of WGAN-GP and related GANs: one iteration, and the two metrics of its progress."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,33 +20,33 @@ from .tensor import Tensor, no_grad
 
 
 class WGANGP:
-    """The two networks and all that training them takes.
+    """The two networks, and all that their training takes.
 
-    ``ema`` is the generator with the exponential average of its weights over the iterations, which draws better
-    samples than its weights of the moment (Yazici et al. 2019, arXiv 1806.04498); with ``average`` 0, itself.
-    ``sample_real(n, rng)`` gives n real rows (n, dim), float32, on the device in use, of nothing but what ``rng`` draws
-    there; None will do until there is an iteration to run. The same settings and ``sample_real`` give the same numbers,
-    bit for bit, on the same machine's CPU, for the same number of threads. With ``replay`` an iteration is recorded
-    once, and then replayed; with "graph", as a CUDA graph.
+    ``ema`` is a generator with the exponential average of the generator's weights over the iterations; it draws better
+    samples than the weights of the moment (Yazici et al. 2019, arXiv 1806.04498). With ``average`` 0 ``ema`` is the
+    generator itself. ``sample_real(n, rng)`` gives n real rows (n, dim), float32, on the device in use, that depend on
+    random numbers of ``rng`` only; it may be None until the first iteration. The same settings and ``sample_real`` give
+    the same numbers, bit for bit, on the same machine's CPU, for the same number of threads. With ``replay`` an
+    iteration is recorded once, and then replayed; with "graph", as a CUDA graph.
     """
 
     def iteration(self) -> Array:
         """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
 
-        Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: nothing in
-        here waits for it. The next iteration may overwrite it.
+        Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: no code in
+        here waits for the device. The next iteration may overwrite the array.
         """
         s = self.settings
         if s.schedule != "constant":
             lr = s.learning_rate * self.schedule(self.iterations / s.iterations)
             self.critic_adam.lr = self.generator_adam.lr = lr
-        # At first the average reaches back over an eighth of the iterations, so that the initial weights are forgotten.
+        # At first the average is over the last eighth of the iterations, so that the initial weights are forgotten.
         self.ema_step.data.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
         self.iterations += 1
         return self.replayed(self) if self.replayed else self.device_steps()
 
     def device_steps(self) -> Array:
-        """All that an iteration does on the device, to the arrays of ``state``."""
+        """The part of an iteration on the device: changes the arrays of ``state``; returns L1 and the mean slope."""
         n, times = self.batch_size, self.settings.critic_steps
         reals = kernel(self.sample_real)(n * times, self.rng)
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
@@ -60,7 +60,7 @@ class WGANGP:
         return l1_and_slope
 
     def critic_step(self, real: Array, fake: Array) -> Array:
-        """One Adam step of the critic on real and generated rows; L1 and the mean slope before it, (2,)."""
+        """One Adam step of the critic on real and generated rows; returns L1 and the mean slope before it, (2,)."""
         scores = self.critic(ops.concatenate((real, fake)))
         d_real, d_fake = scores[: len(real)], scores[len(real) :]
         s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
@@ -72,7 +72,7 @@ class WGANGP:
         return l1_and_mean_slope(d_real.data, d_fake.data, s.data)
 
     def generator_step(self) -> None:
-        """One Adam step of the generator against the critic as it is."""
+        """One Adam step of the generator against the present critic."""
         noise = self.draw_noise(self.batch_size)
         loss = self.game.generator(self.critic(self.generator(noise)))
         self.generator_adam.step(grad(loss, self.generator.parameters()))
@@ -82,7 +82,7 @@ class WGANGP:
         return kernel(self.noise)(self.rng, (n, self.settings.noise_dim))
 
     def generate(self, n: int) -> Array:
-        """n samples (n, dim) of fresh noise, by the generator as it is."""
+        """n samples (n, dim) of the present generator, from fresh noise."""
         return generate(self.generator, self.draw_noise(n))
 
     def __init__(
@@ -104,7 +104,7 @@ class WGANGP:
         self.replayed = Replayed(replay == "graph") if replay else None
 
     def state(self) -> dict[str, Tensor]:
-        """All arrays that ``device_steps`` reads and changes, by name."""
+        """The Tensors whose arrays ``device_steps`` reads and changes, by name."""
         tensors = {"ema.step": self.ema_step}
         networks = {"critic": self.critic, "generator": self.generator}
         if self.settings.average:
@@ -121,7 +121,7 @@ class WGANGP:
         return tensors
 
     def dependencies(self) -> list[Any]:
-        """What ``device_steps`` depends on besides the numbers in arrays: with another one, it does something else."""
+        """All objects that ``device_steps`` depends on, besides the numbers in arrays: a record is for these alone."""
         networks, adams = (self.critic, self.generator, self.ema), (self.critic_adam, self.generator_adam)
         owners = [*adams, *networks, *(layer for net in networks for layer in net.layers)]
         held = [x for name, x in vars(self).items() if name != "iterations"]
@@ -131,7 +131,7 @@ class WGANGP:
         return [*held, *tensors, *(x.data for x in tensors), *(x.requires_grad for x in tensors)]
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of all that ``device_steps`` changes, to be ``put_back``: the state, and that of ``rng``."""
+        """A copy of all that ``device_steps`` changes, for ``put_back``: the arrays, and the state of ``rng``."""
         return {name: x.data.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
 
     def put_back(self, snapshot: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class WGANGP:
         backend.set_rng_state(self.rng, snapshot["the draws"])
 
     def restore(self, arrays: dict[str, Array], iterations: int) -> None:
-        """Go on from what ``state`` held after so many iterations; the generator ``rng`` is set apart."""
+        """Set the arrays of ``state``, and the number of iterations; the generator ``rng`` is set separately."""
         for name, tensor in self.state().items():
             if arrays[name].shape != tensor.shape:
                 raise ValueError(f"restore: {name} is {arrays[name].shape}; expected {tensor.shape}")
@@ -172,13 +172,13 @@ def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
 
 
 def generate(generator: MLP, noise: Array) -> Array:
-    """The samples (n, dim) that the generator makes of ``noise`` (n, noise_dim), float32."""
+    """The generator's samples (n, dim) from ``noise`` (n, noise_dim), float32."""
     with no_grad():
         return generator(noise).data
 
 
 def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
-    """A new critic, (n, dim) to (n, 1), and generator, (n, noise_dim) to (n, dim)."""
+    """A new critic, (n, dim) to (n, 1), and a new generator, (n, noise_dim) to (n, dim)."""
     layer, _ = CONSTRAINTS[settings.constraint]
     kind: dict[str, Any] = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
     critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
@@ -188,4 +188,4 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | N
 
 
 class DivergenceError(ArithmeticError):
-    """A metric or a parameter is NaN or infinite; the message says which, and at which iteration."""
+    """A metric or a parameter is NaN or infinite; the message says which."""

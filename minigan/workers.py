@@ -1,13 +1,18 @@
-"""One iteration shared by processes: each takes its rows of every batch, and steps its share of the parameters.
+"""An iteration shared by processes: each computes on its rows of every batch, and updates its share of the parameters.
 
-Two processes meet twice for each Adam step, twelve times in an iteration of the article's; two threads of a matrix
-product would meet in every product. Every worker is a whole model, which knows nothing of the others:
+Worker 0 of 2, for batches of 64 rows and n parameters:
 
-- its generator of random numbers draws for all, and gives it its rows of each batch, so that the batches are the same
-  ones for any number of workers;
-- its parameters and moments lie in memory that all of them see, one flat array each;
-- where Adam would step, it hands its gradients out, waits for the others', and moves a piece of the flat arrays by the
-  mean of them all.
+    gradients[0] = grad(loss(batch[:32]), parameters)       # worker 1 takes batch[32:]; then both wait
+    parameters[: n // 2] -= step(mean(gradients)[: n // 2])  # worker 1 takes [n // 2 :]; then both wait
+
+So processes wait for each other twice in each Adam step, twelve times in an iteration of the article's program; threads
+of a matrix product would wait in every product. Every worker is a whole model, without knowledge of the others:
+
+- its random generator draws for all workers, and returns this worker's rows of each batch, so that the batches are the
+  same for any number of workers;
+- its parameters and moments lie in memory that all workers share, one flat array each;
+- its Adam step hands out the worker's gradients, waits for those of the others, and updates a piece of the flat arrays
+  by the mean of all.
 """
 
 import multiprocessing
@@ -30,23 +35,23 @@ from .data import sampler
 from .settings import Settings
 from .training import WGANGP
 
-ROWS = 16  # of a batch, at least, that are worth another worker, which runs all the same Python
+ROWS = 16  # at least, of a batch for each worker: each runs all of the Python code
 SPINS = 300
-PATIENCE = 1.0  # seconds between two looks whether the others still live
+PATIENCE = 1.0  # seconds between two checks that the others are alive
 
 
 class WorkersLost(RuntimeError):
-    """A worker has ended, or has come to other numbers than the others; the message says which."""
+    """A worker has ended, or has drawn other random numbers than the others; the message says which."""
 
 
 class Shared(NamedTuple):
-    """What the workers have in common: flat arrays in shared memory, and a semaphore for each to wait by."""
+    """The memory that workers share: flat arrays, and a semaphore for each worker to wait on."""
 
     semaphores: list[Any]
     networks: dict[str, list[Any]]  # parameters, first and second moments, and each worker's gradients, float32
     metrics: Any  # L1, the mean slope, and a checksum of the draws, of each worker, float64
-    running: Any  # 0 once all is over
-    message: Any  # why a worker has ended, if it can say
+    running: Any  # 0 once training is over
+    message: Any  # the error that ended a worker, if known
 
 
 def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
@@ -62,9 +67,11 @@ def _adams(model: WGANGP) -> dict[str, Any]:
 
 
 class Rows:
-    """A generator of random numbers that draws for ``number`` workers, and returns the rows of one of them.
+    """A random generator that draws for ``number`` workers, and returns the rows of the worker ``rank``.
 
-    Of a draw for several batches of ``n`` rows, a share of each: the first axis of what is asked for counts the rows.
+    The first axis of a requested shape counts rows; for several batches, a worker gets ``n`` rows of each:
+
+        Rows(rng, rank=1, number=2, n=2).random(4)    # d[2:4] and d[6:8], for d = rng.random(8): two batches of 4
     """
 
     def __init__(self, rng: Any, rank: int, number: int, n: int) -> None:
@@ -90,7 +97,7 @@ class Rows:
 
 
 def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None]) -> None:
-    """Let ``model`` be one of the workers; ``check_alive`` raises, or ends the process, where another one has ended."""
+    """Make ``model`` one of the workers; ``check_alive`` raises, or ends the process, if another worker has ended."""
     number = len(shared.semaphores)
     metrics = numpy.frombuffer(shared.metrics).reshape(number, 3)
 
@@ -124,7 +131,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
 
     def noted(real: Array, fake: Array) -> Array:
         mine = critic_step(real, fake)
-        note(mine)  # all have, once the generator has stepped
+        note(mine)  # all workers have noted theirs, once the generator has stepped
         return mine
 
     def all_steps() -> Array:
@@ -132,7 +139,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         return mean_figures()
 
     def put_back_together(snapshot: dict[str, Any]) -> None:
-        meet()  # all have read what they will write to
+        meet()  # all workers have read the arrays that they will write to
         put_back(snapshot)
         meet()
 
@@ -140,7 +147,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
-    """Let the Tensors' arrays be pieces of ``flat``, one after the other, after what they hold is written there."""
+    """Make the Tensors' arrays consecutive pieces of ``flat``; with ``write`` copy their values there first."""
     at = 0
     for x in tensors:
         piece = flat[at : at + x.data.size].reshape(x.shape)
@@ -152,7 +159,7 @@ def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
 def together(
     adam: Any, p: Array, m: Array, v: Array, gradients: list[Array], rank: int, meet: Callable[[], None]
 ) -> Callable[[list[Any]], None]:
-    """An ``Adam.step`` by the mean gradient of all workers, of which each moves its share of the parameters."""
+    """An ``Adam.step`` by the mean gradient of all workers, in which each updates its share of the parameters."""
     ends = [len(p) * i // len(gradients) for i in (rank, rank + 1)]
     share, total = slice(*ends), numpy.empty(ends[1] - ends[0], "float32")
 
@@ -176,7 +183,7 @@ def together(
 
 
 def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
-    """Try for a tenth of a millisecond, since to be woken takes half as long; then let others have the processor."""
+    """Poll for a tenth of a millisecond, since waking up takes half as long; then sleep, to free the processor."""
     for _ in range(SPINS):
         if semaphore.acquire(False):
             return
@@ -188,9 +195,9 @@ def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
 
 
 def workers_for(settings: Settings, most: int) -> int:
-    """How many workers share an iteration, of at most ``most``: as divide the batch evenly, with ``ROWS`` for each."""
+    """The largest number of workers, up to ``most``, that divides the batch evenly, into ``ROWS`` rows or more each."""
     try:
-        import multiprocessing.synchronize  # noqa: F401 (some systems have none: there it is one process)
+        import multiprocessing.synchronize  # noqa: F401 (missing on some systems: one process there)
     except ImportError:
         return 1
     batch = settings.batch_size
@@ -199,9 +206,9 @@ def workers_for(settings: Settings, most: int) -> int:
 
 @contextmanager
 def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | str, threads: int) -> Iterator[None]:
-    """Inside, each ``model.iteration()`` is shared by ``number`` processes, each with so many ``threads``.
+    """Inside, each ``model.iteration()`` is shared by ``number`` processes, each with ``threads`` threads.
 
-    ``images`` (n, height, width), uint8, are what the model draws from. Raises WorkersLost where one has ended.
+    ``images`` (n, height, width), uint8, are the model's real images. Raises WorkersLost if a worker has ended.
     """
     if number == 1:
         yield
@@ -237,7 +244,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
             for process in others:
                 process.start()
         for _ in others:
-            wait(shared.semaphores[0], check_alive)  # all are ready
+            wait(shared.semaphores[0], check_alive)  # all workers are ready
         with use_threads(threads):
             yield
     finally:
@@ -258,7 +265,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """What is started inside hears of no end that a terminal or a system announces: the first process does."""
+    """Processes started inside block the signals of a terminal or system to end: the first process handles these."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -271,7 +278,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What is started inside imports this module only, and not the program over again that it was started by."""
+    """Processes started inside import this module only, and not the main program again."""
     program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
         yield
@@ -290,10 +297,10 @@ def work(
     state: Any,
     iterations: int,
 ) -> None:
-    """What a worker does, in a process of its own: an iteration whenever the first one begins one."""
+    """The main function of a worker process: runs an iteration whenever the first process begins one."""
     for number in ENDS:
-        signal.signal(number, signal.SIG_IGN)  # the first one hears of it, and ends the others
-    warnings.simplefilter("ignore")  # it says the same
+        signal.signal(number, signal.SIG_IGN)  # the first process handles it, and ends the others
+    warnings.simplefilter("ignore")  # the first process gives the same warnings
     use_threads(threads)
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)
     model = WGANGP(settings, sampler(images), images[0].size, replay)

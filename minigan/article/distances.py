@@ -1,4 +1,4 @@
-"""How far apart two sets of samples in one or two dimensions are. NumPy arrays in, Python floats out."""
+"""Distances between two sets of samples in one or two dimensions: NumPy arrays in, Python floats out."""
 
 import math
 
@@ -11,7 +11,7 @@ def shares(samples: numpy.ndarray, edges: numpy.ndarray) -> numpy.ndarray:
 
 
 def kl(p: numpy.ndarray, q: numpy.ndarray) -> float:
-    """sum p log(p / q) over bins with shares p and q: infinite where q has an empty bin and p has not."""
+    """sum p log(p / q) over bins with shares p and q: infinite where a bin is empty in q and not in p."""
     some = p > 0
     if (q[some] == 0).any():
         return math.inf
@@ -19,19 +19,19 @@ def kl(p: numpy.ndarray, q: numpy.ndarray) -> float:
 
 
 def js_article(p: numpy.ndarray, q: numpy.ndarray) -> float:
-    """1/2 KL(p, q) + 1/2 KL(q, p), as the article writes it: infinite as soon as one bin is empty on one side."""
+    """1/2 KL(p, q) + 1/2 KL(q, p), as the article writes it: infinite if a bin is empty in only one of p and q."""
     return (kl(p, q) + kl(q, p)) / 2
 
 
 def js(p: numpy.ndarray, q: numpy.ndarray) -> float:
-    """1/2 KL(p, m) + 1/2 KL(q, m) through the mixture m = (p + q) / 2: the usual one, at most ln 2."""
+    """1/2 KL(p, m) + 1/2 KL(q, m) with the mixture m = (p + q) / 2: the usual definition, at most ln 2."""
     return (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2
 
 
 def sliced_wasserstein(x: numpy.ndarray, y: numpy.ndarray, directions: int = 100) -> float:
-    """The 1-Wasserstein distance between the projections of x and y, both (n, d), on a line: mean over random lines.
+    """The mean 1-Wasserstein distance between the projections of x and y, both (n, d), on random lines.
 
-    In one dimension it is the Wasserstein distance itself: how far the sorted samples are apart. Rabin et al. 2012.
+    In one dimension this is the Wasserstein distance: the mean distance of sorted samples. Rabin et al. 2012.
     """
     lines = numpy.random.default_rng(0).normal(size=(x.shape[1], directions))
     lines /= numpy.linalg.norm(lines, axis=0)
@@ -39,7 +39,7 @@ def sliced_wasserstein(x: numpy.ndarray, y: numpy.ndarray, directions: int = 100
 
 
 def modes_found(samples: numpy.ndarray, centres: numpy.ndarray, radius: float) -> tuple[int, float]:
-    """How many of ``centres`` (k, d) have a sample (n, d) within ``radius``, and the share of samples within any."""
+    """The number of ``centres`` (k, d) with samples (n, d) within ``radius``, and the share of such samples."""
     near = numpy.linalg.norm(samples[:, None] - centres, axis=2) < radius
     return int(near.any(axis=0).sum()), float(near.any(axis=1).mean())
 

@@ -1,4 +1,4 @@
-"""Training on the toys, watched."""
+"""Training on the toy distributions, with metrics at every iteration."""
 
 import time
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from .toys import Target
 
 FEWEST = 20  # iterations, however small the scale
 
-# One dimension wants a one-sided penalty: where the generator has arrived there is no slope left to have, and the
-# two-sided one would still ask for 1 and drive it away again.
+# One dimension takes a one-sided penalty: once the generator has reached the target, the critic has no slope left, and
+# a two-sided penalty would still require the slope 1, and drive the generator away again.
 LINE = Settings(
     iterations=800,
     batch_size=256,
@@ -56,7 +56,7 @@ def scaled(settings: Settings, scale: float) -> Settings:
 
 @dataclass
 class Trained:
-    """A model after its training: its metrics at every iteration, and what was looked at on the way."""
+    """A trained model, its metrics at every iteration, and ``seen``, the results of the probe by iteration."""
 
     model: WGANGP
     l1: numpy.ndarray
@@ -68,7 +68,7 @@ class Trained:
         return backend.to_numpy(self.model.generate(n))
 
     def scores(self, points: numpy.ndarray) -> numpy.ndarray:
-        """D (n,) at points (n, d)."""
+        """The scores D (n,) of points (n, d)."""
         with no_grad():
             return backend.to_numpy(self.model.critic(backend.asarray(points, dtype="float32")))[:, 0]
 
@@ -84,7 +84,7 @@ def train(
     probe: Callable[[WGANGP], Any] | None = None,
     times: int = 4,
 ) -> Trained:
-    """Train on samples of ``draw``, under a progress bar named ``what``; ``probe`` at the model ``times`` times."""
+    """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it about ``times`` times."""
     dim = draw(1, backend.default_rng(0)).shape[1]
     model, curves, seen = WGANGP(settings, draw, dim), [], []
     start, every = time.perf_counter(), max(1, settings.iterations // times)
@@ -98,7 +98,7 @@ def train(
 
 
 def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
-    """L1 at each step of a critic that learns while the generator stands still."""
+    """L1 at each step of a critic that is trained against a fixed generator."""
     model = WGANGP(settings, draw, 1)
     n = settings.batch_size
     l1 = [model.critic_step(draw(n, model.rng), model.generate(n))[0] for _ in range(steps)]
@@ -106,11 +106,11 @@ def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
 
 
 def generator_gradient(model: WGANGP) -> float:
-    """The norm of the generator's gradient, all parameters together."""
+    """The norm of the generator's gradient, over all parameters together."""
     loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
     return float(sum((g.data**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
 
 
 def end(curve: numpy.ndarray) -> float:
-    """The mean of a curve's last twentieth."""
+    """The mean of the last twentieth of a curve."""
     return float(curve[-max(1, len(curve) // 20) :].mean())

@@ -12,12 +12,12 @@ from ..pictures import Panel
 
 
 def save(path: Path, drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> None:
-    """A PNG file of panels, row by row; ``size`` is one panel's width and height in inches."""
+    """Write a PNG file of panels, row by row; ``size`` is the width and height of a panel in inches."""
     write(path, pictures.panels(drawn, columns, size))
 
 
 def histograms(title: str, samples: dict[str, numpy.ndarray], low: float, high: float) -> Panel:
-    """Histograms of samples (n,) by their names, over each other."""
+    """Histograms of samples (n,) by their names, drawn over each other."""
 
     def draw(axes: Axes) -> None:
         for name, x in samples.items():
@@ -34,7 +34,7 @@ def scatter(
     extent: float,
     critic: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
 ) -> Panel:
-    """Samples (n, 2) by their names, over the level sets of ``critic``, a function (n, 2) to (n,), where given."""
+    """Samples (n, 2) by their names, over the level sets of ``critic`` (a function (n, 2) to (n,)), if given."""
 
     def draw(axes: Axes) -> None:
         if critic:
@@ -51,7 +51,7 @@ def scatter(
 
 
 def bars(title: str, values: dict[str, float]) -> Panel:
-    """One horizontal bar for each name, with its value at the end; on a logarithmic scale where they differ by far."""
+    """A horizontal bar for each name, labelled with its value; on a logarithmic scale if the values differ widely."""
 
     def draw(axes: Axes) -> None:
         drawn = axes.barh(list(values), list(values.values()), color="tab:blue", alpha=0.7)

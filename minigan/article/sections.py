@@ -1,7 +1,7 @@
-"""The sections of the article, each a function that runs its claim.
+"""The sections of the article, each a function that tests the section's claim.
 
-A section trains what it needs, draws its picture at ``path``, and returns one line about what came out, with the
-metrics. They follow Su Jianlin, kexue.fm archive 4439; its last section, MNIST, is ``run_mnist.py``.
+A section trains the models that it needs, draws its picture at ``path``, and returns one line of result, with the
+metrics. The sections follow Su Jianlin, kexue.fm archive 4439; the article's last one, MNIST, is ``run_mnist.py``.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Report = tuple[str, dict[str, Any]]
 
 
 def interview(path: Path, scale: float) -> Report:
-    """1. An interview question: U[0, 1] to N(0, 1), and to a target that has no formula."""
+    """1. An interview question: maps from U[0, 1] to N(0, 1), and to a target that has no formula."""
     u = numpy.linspace(0.005, 0.995, 199)
     exact = {"normal": numpy.array([NormalDist().inv_cdf(p) for p in u])}
     exact["bimodal"] = numpy.quantile(real(toys.bimodal, 100_000)[:, 0], u)
@@ -38,7 +38,7 @@ def interview(path: Path, scale: float) -> Report:
         run = train(scaled(LINE, scale), draw, f"interview, {name}")
         noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
         learned = backend.to_numpy(generate(run.model.generator, noise))[:, 0]
-        if learned[0] > learned[-1]:  # 1 - U is uniform too: the map may as well fall
+        if learned[0] > learned[-1]:  # 1 - U is uniform too, so the map may be decreasing
             learned = learned[::-1]
         label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"
         panels.append(lines(name, {"learned G": (u, learned), label: (u, exact[name])}, "u", "y"))
@@ -52,7 +52,7 @@ def interview(path: Path, scale: float) -> Report:
 
 
 def divergences(path: Path, scale: float) -> Report:
-    """2. KL, JS: by counting in bins, against the exact values; and why that ends at one dimension."""
+    """2. KL, JS: estimates by counting in bins, against the exact values; and why counting fails in many dimensions."""
     bins, grid = 20, (numpy.arange(20_000) + 0.5) / 20_000
     p, q = (1 + tilt * (grid - 0.5) for tilt in (1, -1))
     by_quadrature = {
@@ -109,7 +109,7 @@ def order(path: Path, scale: float) -> Report:
 
 
 def fight(path: Path, scale: float) -> Report:
-    """4. The fight: L1 falls while the generated histogram meets the target."""
+    """4. The fight: L1 falls while the generated histogram approaches the target."""
     run = train(scaled(LINE, scale), toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)))
     target = real(toys.bimodal)
     panels = [lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
@@ -126,7 +126,7 @@ def fight(path: Path, scale: float) -> Report:
 
 
 def unconstrained(path: Path, scale: float) -> Report:
-    """5. Not over yet: with no constraint L1 has no bound; a sigmoid on D bounds it, and starves the generator."""
+    """5. Not over yet: without a constraint L1 has no bound; a sigmoid on D bounds L1, but the gradients vanish."""
     base = scaled(replace(LINE, iterations=400, critic_steps=20, schedule="constant"), scale)
     kinds = {
         "penalty": base,
@@ -159,7 +159,7 @@ def unconstrained(path: Path, scale: float) -> Report:
     ), metrics
 
 
-NEAR = 0.2  # a sample so close to the centre of a Gaussian counts as one of its own
+NEAR = 0.2  # a sample within this distance of the centre of a Gaussian counts as its sample
 
 
 def constraints(path: Path, scale: float) -> Report:
@@ -181,19 +181,19 @@ def constraints(path: Path, scale: float) -> Report:
 
 
 def where(path: Path, scale: float) -> Report:
-    """7. Where to penalise: between real and generated samples, on the real ones, on the generated ones."""
+    """7. Where to penalise: between real and generated samples, on the real samples, or on the generated samples."""
     kinds = {name: replace(scaled(PLANE, scale), where=name) for name in WHERE}
     return compare(path, {name: train(s, toys.eight_gaussians, f"where, {name}") for name, s in kinds.items()})
 
 
 def games(path: Path, scale: float) -> Report:
-    """9. Then what: the other games on the same Lipschitz footing."""
+    """9. Then what: the other games, with the same Lipschitz penalty."""
     kinds = {name: replace(scaled(PLANE, scale), game=name) for name in GAMES}
     return compare(path, {name: train(s, toys.eight_gaussians, f"games, {name}") for name, s in kinds.items()})
 
 
 def compare(path: Path, runs: dict[str, Trained]) -> Report:
-    """Runs on the eight Gaussians side by side, in metrics and in pictures."""
+    """A report of runs on the eight Gaussians: their metrics and pictures side by side."""
     target = real(toys.eight_gaussians)
     measured: dict[str, dict[str, float]] = {}
     panels = []

@@ -1,7 +1,7 @@
 """Distributions in one and two dimensions.
 
-A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional ones follow
-Gulrajani et al. 2017 (arXiv 1704.00028), figure 1.
+A target is a function (n, rng) to samples (n, d), float32, on the device. The two-dimensional targets follow Gulrajani
+et al. 2017 (arXiv 1704.00028), figure 1.
 """
 
 import itertools
@@ -27,7 +27,7 @@ def normal(n: int, rng: Any) -> Array:
 
 
 def tilted(tilt: float) -> Target:
-    """The density 1 + tilt (x - 1/2) on [0, 1], in one dimension, by inverting its distribution function."""
+    """The density 1 + tilt (x - 1/2) on [0, 1], in one dimension, sampled by inverting its distribution function."""
 
     def draw(n: int, rng: Any) -> Array:
         u = rng.random((n, 1), dtype="float32")

@@ -1,4 +1,4 @@
-"""The engine's record, shown: ``python -m minigan.explain``, or ``explain(f)`` for any computation of one's own."""
+"""The recorded graph and sweeps of a computation: ``python -m minigan.explain``, or ``explain(f)`` for your own."""
 
 from .story import Story, explain
 

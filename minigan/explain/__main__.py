@@ -1,4 +1,4 @@
-"""``python -m minigan.explain``: the smallest honest critic, its gradient penalty, and both sweeps, as recorded."""
+"""``python -m minigan.explain``: a minimal critic, its gradient penalty, and both sweeps, as recorded."""
 
 import sys
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _step(x: Any) -> Any:
 
 @contextmanager
 def carrying_zeros() -> Iterator[None]:
-    """Inside, relu's mask is recorded like everything else, and its zero derivative is carried through every sweep."""
+    """Inside, relu's mask is recorded like any Tensor, and its zero derivative is carried through every sweep."""
     relu: Any = ops.relu
     masked, relu.vjps = relu.vjps, (lambda g, out, x: g * _step(x),)
     try:

@@ -1,6 +1,6 @@
-"""The record as a drawing: the computation in blue, what a sweep recorded below it in orange, the last sweep in red.
+"""The record as a drawing: the computation in blue, a recorded sweep below it in orange, an unrecorded sweep in red.
 
-What no gradient flows on from is grey. A Tensor that a sweep made stands below the one whose gradient it leads to.
+Tensors that pass no gradient on are grey. A Tensor made by a sweep is below the Tensor whose gradient it leads to.
 """
 
 import json
@@ -13,14 +13,14 @@ from ..tensor import Tensor
 from .story import Story, Sweep, value
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and from the middle of one to the next
+WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and between the middles of neighbouring boxes
 BENDS = [sign * bend for bend in (0, 0.12, 0.22, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 1.2, 1.7, 2.3) for sign in (1, -1)]
 
 Point = tuple[float, float]
 
 
 class Drawing:
-    """Places for the Tensors of a story, and the marks of each step of it; ``steps`` are what each is about."""
+    """Places for the Tensors of a story, and the SVG marks of each step; ``steps`` has a line of text for each step."""
 
     def __init__(self, story: Story) -> None:
         self.story, self.ways, self.steps, self._marks = story, set[tuple](), list[str](), list[str]()
@@ -41,7 +41,7 @@ class Drawing:
         self.places[id(x)] = column, row
 
     def _along(self, tensors: list[Tensor], row: float, _: None) -> None:
-        """What the function made goes from left to right; what it was given stands above its first use."""
+        """Place the function's results from left to right, and a given Tensor left of its first use, or above it."""
         used = (self.places[id(a)][0] for x in tensors for a in x.args if id(a) in self.places)
         left, depth = min(used, default=0.0), dict[int, int]()
         for x in tensors:
@@ -55,7 +55,7 @@ class Drawing:
             self._put(x, column - (DX if first else DX / 2), above - (0 if first else DY), DX, 0)
 
     def _below(self, tensors: list[Tensor], row: float, sweep: Sweep) -> None:
-        """What a sweep made stands below the operand that it is for, and on the way to that half way."""
+        """Place a gradient below its operand, and other Tensors of its vjp half way from node to operand."""
         for x in tensors:
             call = self.story.calls.get(id(x))
             at = [self.places[id(y)][0] for y in (call[:2] if call else (sweep.visits[0].node,) * 2)]
@@ -90,13 +90,13 @@ class Drawing:
                 self._text(column, row - HEIGHT / 2 - 0.15, f"{self.story.symbol(a)}: constant", "grey")
 
     def _note(self, x: Tensor, text: str, color: str) -> None:
-        """Below a box, or above one that no arrow comes to from there."""
+        """Write a text below the box of a result, or above the box of a Tensor that no primitive made."""
         if id(x) in self.places:
             column, row = self.places[id(x)]
             self._text(column, row + (HEIGHT / 2 + 0.2) * (1 if x.op else -1), text, color)
 
     def _arrow(self, x: Tensor, y: Tensor, color: str, bend: int) -> None:
-        """From one box to another: around those that are in its way, and beside an arrow that is there already."""
+        """Draw an arrow from one box to another, around the boxes in its way, and next to an arrow already there."""
         if {id(x), id(y)} <= self.places.keys():
             start, end = self.places[id(x)], self.places[id(y)]
             others = [place for place in self.places.values() if place not in (start, end)]
@@ -121,7 +121,7 @@ class Drawing:
 
 
 def way(start: Point, end: Point, bend: float) -> tuple[Point, Point, Point]:
-    """A curve between two boxes: where it leaves the one, what it bends towards, where it comes to the other."""
+    """A curve between two boxes: its start, the point that it bends towards, and its end."""
     (a, b), (c, d) = start, end
     x, y = (a + c) / 2 - bend * (d - b), (b + d) / 2 + bend * (c - a)
     scales = (max(abs(x - p) / (WIDTH / 2 + 0.04), abs(y - q) / (HEIGHT / 2 + 0.04), 1e-9) for p, q in (start, end))
@@ -136,7 +136,7 @@ def meets(curve: tuple[Point, Point, Point], box: Point) -> bool:
 
 
 def draw(story: Story, path: Path, title: str = "") -> list[str]:
-    """The story as an SVG file, or for a ``path`` .html as a page that plays it; returns what each step is about."""
+    """Write the story as an SVG file, or for a ``path`` .html as a page that plays it; returns a line for each step."""
     text = str(drawing := Drawing(story))
     if path.suffix.lower() == ".html":
         ending = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."

@@ -1,4 +1,4 @@
-"""What the engine did while a function ran, told: every Tensor that was recorded, and every visit of every sweep."""
+"""A text about the differentiation in a function: every recorded Tensor, and every visit of every sweep."""
 
 import ast
 import inspect
@@ -21,17 +21,17 @@ birth = attrgetter("birth")
 
 
 class Call(NamedTuple):
-    """A call of a vjp of ``node``, for the gradient of ``operand``; ``born`` before all that it made."""
+    """A call of a vjp of ``node``, for the gradient of ``operand``; Tensors of the call are born after ``born``."""
 
     node: Tensor
     operand: Tensor
     result: Tensor
     born: int
-    products: int  # of matrices, that it made
+    products: int  # matrix products in the call
 
 
 class Visit(NamedTuple):
-    """A node of a sweep, and its gradient there, complete."""
+    """The visit of a node in a sweep: the node, its complete gradient, and the calls of its vjps."""
 
     node: Tensor
     gradient: Tensor
@@ -45,7 +45,7 @@ class Sweep(NamedTuple):
 
     @property
     def made(self) -> list[Tensor]:
-        """The gradients, and what the vjps returned."""
+        """The gradients, and the results of the vjps."""
         return [x for v in self.visits for x in (v.gradient, *(c.result for c in v.calls))]
 
     @property
@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
 
 
 class Watch:
-    """Hears of every sweep, and of every kernel, since it stands where a record would."""
+    """A listener that notes every sweep, and that counts matrix products in the place of a ``Tape``."""
 
     def __init__(self) -> None:
         self.sweeps: list[Sweep] = []
@@ -81,9 +81,9 @@ class Watch:
 
 
 class Story:
-    """All that was recorded, in the order of its making; ``str`` of it is a text.
+    """All Tensors and sweeps that were recorded, in the order of their making; ``str`` of a Story is its text.
 
-    ``names`` are the Tensors that the function gave names; ``error`` is the line that it ended in, if it did;
+    ``names`` are the named Tensors of the function; ``error`` is the line of the error that ended the function, if any;
     ``products`` is the number of matrix products.
     """
 
@@ -106,7 +106,7 @@ class Story:
                     self.numbers[id(made)] = f"{self.numbers.get(id(made), '')}   product {self.products}"
 
     def itself(self, x: Tensor) -> Tensor:
-        """The Tensor that a sweep made, where ``x`` is the copy without a record that ``grad`` returned of it."""
+        """The Tensor made by a sweep, if ``x`` is the unrecorded copy that ``grad`` returned of it; else ``x``."""
         return self._same.get(id(x.data), x) if x.unrecorded else x
 
     def _named(self, named: dict[str, Tensor]) -> dict[int, str]:
@@ -121,7 +121,7 @@ class Story:
         return symbols
 
     def _staged(self) -> list[tuple[str, Sweep | None, list[Tensor]]]:
-        """What was made in one go, by the function itself or by one of its sweeps, under a title."""
+        """The stages (title, sweep or None, Tensors): parts of the function itself, and its sweeps, in order."""
         stages, start, title = list[Any](), 0, "The computation"
         for n, sweep in enumerate(self.sweeps, 1):
             end = max(map(birth, sweep.made))
@@ -135,7 +135,7 @@ class Story:
         return [stage for stage in stages if stage[1] or stage[2]]
 
     def symbol(self, x: Any) -> str:
-        """What stands for an operand: its name, or for what is no Tensor, itself."""
+        """The text for an operand: the name of a Tensor, or the value of anything else."""
         if isinstance(x, Tensor):
             return self._symbols[id(self.itself(x))]
         if isinstance(x, backend.xp.ndarray):
@@ -143,7 +143,7 @@ class Story:
         return str(x)
 
     def made(self, x: Tensor) -> str:
-        """How it was made: the primitive and its operands; or why nothing flows on from it."""
+        """How ``x`` was made: the primitive and its operands; or the reason why no gradient flows on from ``x``."""
         if x.op:
             return f"{x.op.__name__}({', '.join(map(self.symbol, x.args))}){self.numbers.get(id(x), '')}"
         if x.requires_grad:
@@ -154,14 +154,14 @@ class Story:
         return "no record" if made else f"constant: {'made of constants alone' if id(x) in self.calls else 'given'}"
 
     def wanted(self, x: Tensor) -> str:
-        """The operand that a sweep made it for, and the node where."""
+        """The operand that a sweep made ``x`` for, and the node whose vjp made ``x``."""
         call = self.calls.get(id(x))
         return f"{self.symbol(call.operand)} at {self.symbol(call.node)}" if call else ""
 
     def vjp_source(self, visit: Visit, call: Call) -> str:
-        """The source of a vjp, with symbols for its parameters."""
+        """The source of the vjp in ``call``, with the Tensors' symbols for its parameters."""
         op, args = call.node.op, call.node.args
-        same = [c for c in visit.calls if c.operand is call.operand]  # where one is used twice, one after the other
+        same = [c for c in visit.calls if c.operand is call.operand]  # an operand used twice has two calls, in order
         i = [i for i, x in enumerate(args) if x is call.operand][[c is call for c in same].index(True)]
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(op)))
@@ -173,12 +173,12 @@ class Story:
         return f"{self.symbol(call.operand)}: {source}{self.numbers.get(id(call), '')}"
 
     def again(self, visit: Visit) -> bool:
-        """Whether an earlier sweep had come to this node of the computation as well."""
+        """Whether an earlier sweep visited this node of the computation too."""
         visits = (v for s in self.sweeps for v in s.visits if v.node is visit.node)
         return visit.node.op is not None and visit is not next(visits)
 
     def missed(self, sweep: Sweep) -> list[Tensor]:
-        """The inputs that it never came to."""
+        """The inputs that the sweep did not reach."""
         return sorted({*sweep.inputs} - {v.node for v in sweep.visits}, key=birth)
 
     def __str__(self) -> str:
@@ -204,10 +204,10 @@ class Story:
 
 
 def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
-    """Run ``f(*args, **named)`` and tell what the engine did meanwhile: print it, or ``draw`` it.
+    """Run ``f(*args, **named)``, and return the Story of its differentiation: print it, or ``draw`` it.
 
-    The Tensors get the names that they have in what ``f`` returns, if that is a dict (``return locals()``). A
-    ValueError of ``f``, as of a gradient without a record, ends the story, with the names that there were until then.
+    If ``f`` returns a dict (``return locals()``), its keys name the Tensors. A ValueError of ``f``, as for an
+    unrecorded gradient, ends the story; the Tensors then have the names of the local variables of ``f`` at that point.
     """
     watch, error = Watch(), ""
     with guards.Switch(guards.listener, watch), guards.Switch(backend.tape, watch):
@@ -220,7 +220,7 @@ def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
 
 
 def value(x: Any, digits: int = 4) -> str:
-    """The numbers of an array, if they are few."""
+    """The numbers of an array of at most 8 elements; of a larger one "..."."""
     array = backend.to_numpy(x)
     if array.size > 8:
         return "..."
@@ -230,14 +230,14 @@ def value(x: Any, digits: int = 4) -> str:
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Rows of text in columns."""
+    """Lines of text: ``head`` and ``rows`` in aligned columns."""
     rows = [head, *rows]
     widths = [max(len(text) - text.count(BAR) for text in column) for column in zip(*rows)]
     return ["  ".join(t.ljust(w + t.count(BAR)) for t, w in zip(row, widths)).rstrip() for row in rows]
 
 
 def _closure(tensors: Iterable[Tensor], born: int = -1) -> list[Tensor]:
-    """All that they were made of, themselves included, back to a time."""
+    """``tensors`` and all Tensors that they were made of, if born after ``born``."""
     found: dict[int, Tensor] = {}
     for x in (left := list(tensors)):
         if x.birth > born and id(x) not in found:
