@@ -6,207 +6,474 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 
+import minigan as mg
 from minigan import backend, pictures
 from minigan.cli import kernels, use_threads
 from minigan.data import load_images, sampler
 from minigan.files import write
+from minigan.settings import Settings
 from minigan.training import WGANGP
 from minigan.workers import sharing, workers_for
-from tests.floor import SIZES, Size, build_floor, build_minigan, minigan_gradients
-from tests.peers import PEERS
 
-BUILDERS = {
-    "minigan": build_minigan,
-    "minigan, eager": partial(build_minigan, replay=False),
-    "floor": build_floor,
-    **{name: peer.build for name, peer in PEERS.items()},
-}
 SECONDS = 0.4  # at least so long is every library timed in every round
+LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
+ONE, WEIGHT = np.float32([1, 10])  # of the penalty; a Python number would send DeZero on in float64
+MNIST = load_images().reshape(-1, 784)
+
+SIZES = {
+    "article": {"critic": (128, 32), "generator": (32, 128), "noise_dim": 10, "batch_size": 100, "critic_steps": 5},
+    "default": {"critic": (256, 128), "generator": (128, 256), "noise_dim": 32, "batch_size": 64, "critic_steps": 2},
+    "middle": {"critic": (512, 256), "generator": (256, 512), "noise_dim": 100, "batch_size": 64, "critic_steps": 5},
+    "large": {"critic": (1024,) * 2, "generator": (1024,) * 2, "noise_dim": 128, "batch_size": 256, "critic_steps": 5},
+}
+SIZES = {label: Settings(learning_rate=LR, average=0.0, **size) for label, size in SIZES.items()}
 
 
-def installed(device: str) -> list[str]:
-    """The peers that can be compared with on this device."""
-    return [name for name, p in PEERS.items() if device in p.devices and importlib.util.find_spec(p.package)]
+def widths(size):
+    """Of the critic's layers, and of the generator's."""
+    return [784, *size.critic, 1], [size.noise_dim, *size.generator, 784]
 
 
-def check_gradients(size: Size, peers: list[str]) -> None:
-    """Assert that every library computes the same critic gradients, to float32 accuracy, on one batch."""
-    rng, (critic, _) = np.random.default_rng(0), size.networks
-    weights = [
-        (rng.normal(0, (2 / a) ** 0.5, (a, b)).astype("float32"), rng.normal(0, 0.1, b).astype("float32"))
-        for a, b in pairwise(critic)
-    ]
-    real, fake, eps = (rng.random((size.batch, d), dtype="float32") for d in (784, 784, 1))
-    ours = flat(minigan_gradients(weights, real, fake, eps))
-    for name in peers:
-        theirs = flat(PEERS[name].gradients(weights, real, fake, eps))
+def weights(size):
+    """What the critic and the generator begin with in every library: each a list weight, bias, weight, bias, ..."""
+    rng = np.random.default_rng(0)
+    shapes = [[shape for a, b in pairwise(ends) for shape in ((a, b), (b,))] for ends in widths(size)]
+    return [[rng.normal(0, (2 / shape[0]) ** 0.5, shape).astype("float32") for shape in net] for net in shapes]
+
+
+# --- What is compared: an iteration, draws included, of a size on a device --------------------------
+
+
+class Minigan:
+    package, devices, replay = "minigan", ("cpu", "gpu"), True
+
+    def __init__(self, size, device):
+        backend.use(device)
+        self.model = WGANGP(size, sampler(MNIST), 784, self.replay)
+        self.critic = self.model.critic
+        for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
+            parameter.data = backend.asarray(array)
+
+    def iteration(self):
+        self.model.iteration()
+
+    def wait(self):
+        backend.to_numpy(self.critic.parameters()[-1])
+
+    def gradients(self, real, fake, eps):
+        """Of the critic's whole loss, for its parameters; as of all libraries, where it was built for the CPU."""
+        penalty = mg.penalties.FORMS["two-sided"](mg.penalties.gradient_norm(self.critic, fake + eps * (real - fake)))
+        loss = mg.losses.critic_loss(self.critic(real), self.critic(fake)) + WEIGHT * penalty
+        return [g.data for g in mg.grad(loss, self.critic.parameters())]
+
+
+class Eager(Minigan):
+    replay = False
+
+
+class Floor:
+    """The matrix products of an iteration alone, as few as the mathematics allows, into ready buffers."""
+
+    package, devices = "minigan", ("cpu", "gpu")
+
+    def __init__(self, size, device):
+        backend.use(device)
+        rng, self.products, (critic, generator), n = np.random.default_rng(0), [], widths(size), size.batch_size
+        # Which way, through layers of which widths, with how many rows. Real and generated rows go together; nothing
+        # reads the critic's output at the interpolates.
+        scores = [("forward", critic, 2 * n), ("to weights", critic, 2 * n), ("to inputs", critic[1:], 2 * n)]
+        slopes = [("forward", critic[:-1], n), ("to inputs", critic, n)]
+        through_the_slopes = [("to weights", critic, n), ("forward", critic[:-1], n)]
+        sweeps = [("forward", generator, n * size.critic_steps)]
+        sweeps += (scores + slopes + through_the_slopes) * size.critic_steps
+        sweeps += [("forward", generator, n), ("forward", critic, n), ("to inputs", critic, n)]
+        sweeps += [("to weights", generator, n), ("to inputs", generator[1:], n)]
+        for way, (a, b), n in ((way, ends, n) for way, layers, n in sweeps for ends in pairwise(layers)):
+            x, w, y = (backend.asarray(rng.normal(size=s), dtype="float32") for s in ((n, a), (a, b), (n, b)))
+            left, right = {"forward": (x, w), "to inputs": (y, w.T), "to weights": (x.T, y)}[way]
+            self.products.append((left, right, backend.xp.empty((len(left), right.shape[1]), "float32")))
+
+    def iteration(self):
+        for left, right, out in self.products:
+            backend.xp.matmul(left, right, out=out)
+
+    def wait(self):
+        backend.to_numpy(self.products[-1][2][:1])
+
+
+class Peer:
+    """Another library, imported where it is built, and what the iteration is in all of them.
+
+    A network is a list of parameters, as of ``weights``. The draws are NumPy's, where a library has none.
+    """
+
+    devices = ("cpu",)
+
+    def __init__(self, size, device):
+        self.lib, self.on = importlib.import_module(self.package), {"cpu": "cpu", "gpu": "cuda"}[device]
+        self.size, self.rng, self.images = size, np.random.default_rng(0), self.array(MNIST)
+        self.networks = [[self.array(a) for a in arrays] for arrays in weights(size)]
+
+    def array(self, x):
+        return x
+
+    def draw(self):
+        """Which images, noise, and where between real and generated rows: of a batch."""
+        n, rng = self.size.batch_size, self.rng
+        noise = rng.standard_normal((n, self.size.noise_dim), "float32")
+        return rng.integers(0, len(MNIST), n), noise, rng.random((n, 1), "float32")
+
+    def iteration(self):
+        for _ in range(self.size.critic_steps):
+            chosen, noise, eps = self.draw()
+            with getattr(self.lib, "no_grad", nullcontext)():
+                fake = self.generated(self.networks[1], noise)
+            self.step(0, self.critic_loss, self.images[chosen] / np.float32(255), fake, eps)
+        self.step(1, self.generator_loss, self.draw()[1])
+
+    def forward(self, network, x):
+        *hidden, last = zip(network[::2], network[1::2])
+        for layer in hidden:
+            x = self.relu(self.linear(x, *layer))
+        return self.linear(x, *last)
+
+    def generated(self, generator, noise):
+        return self.sigmoid(self.forward(generator, noise))
+
+    def critic_loss(self, critic, real, fake, eps):
+        off = self.slopes(critic, fake + eps * (real - fake)) - ONE
+        difference = self.forward(critic, real).sum() - self.forward(critic, fake).sum()
+        return (difference + (off * off).sum() * WEIGHT) * (ONE / len(real))
+
+    def generator_loss(self, generator, noise):
+        return self.forward(self.networks[0], self.generated(generator, noise)).sum() * (ONE / len(noise))
+
+    def gradients(self, *batch):
+        return [np.asarray(g) for g in self.gradient(self.critic_loss, self.networks[0], *map(self.array, batch))]
+
+    def wait(self):
+        """Return when the device has done all."""
+
+
+class PyTorch(Peer):
+    package, devices, graph = "torch", ("cpu", "gpu"), False
+
+    def __init__(self, size, device):
+        super().__init__(size, device)
+        lib, how = self.lib, {"lr": LR, "betas": BETAS, "eps": EPS, "fused": True, "capturable": self.graph}
+        self.adams = [lib.optim.Adam(network, **how) for network in self.networks]
+        self.relu, self.sigmoid, self.linear = lib.relu, lib.sigmoid, lambda x, w, b: lib.addmm(b, x, w)
+        if self.graph and device == "gpu":
+            self.iteration = self.recorded()
+
+    def array(self, x):
+        return self.lib.tensor(x, device=self.on, requires_grad=x.dtype == "float32")
+
+    def draw(self):
+        n, lib = self.size.batch_size, self.lib
+        noise = lib.randn(n, self.size.noise_dim, device=self.on)
+        return lib.randint(len(MNIST), (n,), device=self.on), noise, lib.rand(n, 1, device=self.on)
+
+    def slopes(self, critic, points):
+        points.requires_grad_()
+        (g,) = self.lib.autograd.grad(self.forward(critic, points).sum(), points, create_graph=True)
+        return g.norm(dim=1)
+
+    def gradient(self, loss, network, *args):
+        return self.lib.autograd.grad(loss(network, *args), network)
+
+    def step(self, which, loss, *args):
+        for p, g in zip(self.networks[which], self.gradient(loss, self.networks[which], *args)):
+            p.grad = g
+        self.adams[which].step()
+
+    def wait(self):
+        if self.on == "cuda":
+            self.lib.cuda.synchronize()
+
+    def recorded(self):
+        """An iteration as a CUDA graph, to be replayed."""
+        cuda = self.lib.cuda
+        graph = cuda.CUDAGraph()
+        with cuda.stream(cuda.Stream()):
+            timed(self, 3)
+        with cuda.graph(graph):
+            self.iteration()
+        return graph.replay
+
+
+class PyTorchGraph(PyTorch):
+    devices, graph = ("gpu",), True
+
+
+class Autograd(Peer):
+    package = "autograd"
+
+    def __init__(self, size, device):
+        super().__init__(size, device)
+        self.relu = lambda x: self.lib.numpy.maximum(x, 0)
+        self.sigmoid = lambda x: 1 / (1 + self.lib.numpy.exp(-x))
+        self.linear = lambda x, w, b: x @ w + b
+        self.adams = [[np.float32(0), [(0 * p, 0 * p) for p in network]] for network in self.networks]
+
+    def slopes(self, critic, points):
+        g = self.lib.grad(lambda points: self.forward(critic, points).sum())(points)
+        return self.lib.numpy.sqrt((g * g).sum(1))
+
+    def gradient(self, loss, network, *args):
+        return self.lib.grad(loss)(network, *args)
+
+    def step(self, which, loss, *args):
+        """Adam, by hand."""
+        network, adam = self.networks[which], self.adams[which]
+        gradient = self.gradient(loss, network, *args)
+        adam[0] += 1
+        rate = LR * (1 - BETAS[1] ** adam[0]) ** 0.5 / (1 - BETAS[0] ** adam[0])
+        for i, (p, g, (m, v)) in enumerate(zip(network, gradient, adam[1])):
+            m += (1 - BETAS[0]) * (g - m)
+            v += (1 - BETAS[1]) * (g * g - v)
+            p -= rate * m / (self.lib.numpy.sqrt(v) + EPS)
+            network[i], adam[1][i] = p, (m, v)  # as JAX's arrays are never changed
+
+
+class JAX(Autograd):
+    """The same, with the whole iteration in one jit."""
+
+    package, devices = "jax", ("cpu", "gpu")
+
+    def __init__(self, size, device):
+        super().__init__(size, device)
+        self.relu, self.sigmoid, self.compiled = self.lib.nn.relu, self.lib.nn.sigmoid, self.lib.jit(self.changed)
+        self.held = self.array({"networks": self.networks, "adams": self.adams, "rng": self.lib.random.key(2)})
+        self.all_images = self.images  # beside it, so as not to be copied
+
+    def array(self, x):
+        return self.lib.device_put(x, self.lib.devices(self.on)[0])
+
+    def draw(self):
+        random, n = self.lib.random, self.size.batch_size
+        self.rng, a, b, c = random.split(self.rng, 4)
+        noise = random.normal(b, (n, self.size.noise_dim))
+        return random.randint(a, (n,), 0, len(MNIST)), noise, random.uniform(c, (n, 1))
+
+    def changed(self, held, images):
+        vars(self).update(held, images=images)
+        super().iteration()
+        return {name: vars(self)[name] for name in held}
+
+    def iteration(self):
+        self.held = self.compiled(self.held, self.all_images)
+
+    def wait(self):
+        self.lib.block_until_ready(self.held)
+
+
+class DeZero(Peer):
+    package = "dezero"
+
+    def __init__(self, size, device):
+        np.int = int  # which its last release still asks NumPy for
+        super().__init__(size, device)
+        F, Adam = self.lib.functions, self.lib.optimizers.Adam
+        self.relu, self.sigmoid, self.linear = F.relu, F.sigmoid, F.linear
+        self.adams = [Adam(LR, *BETAS, EPS).setup(SimpleNamespace(params=net.copy)) for net in self.networks]
+
+    def array(self, x):
+        return self.lib.Variable(x) if x.dtype == "float32" else x
+
+    def slopes(self, critic, points):
+        points = self.lib.Variable(points.data)  # where its own record begins
+        self.forward(critic, points).sum().backward(create_graph=True)
+        for p in critic:  # it computes every gradient, the weights' too
+            p.cleargrad()
+        return (points.grad * points.grad).sum(1) ** np.float32(0.5)
+
+    def gradient(self, loss, network, *args):
+        for p in self.networks[0] + self.networks[1]:
+            p.cleargrad()
+        loss(network, *args).backward()
+        return [p.grad.data for p in network]
+
+    def step(self, which, loss, *args):
+        self.gradient(loss, self.networks[which], *args)
+        self.adams[which].update()
+
+
+LIBRARIES = {"minigan": Minigan, "minigan, eager": Eager, "floor": Floor, "PyTorch": PyTorch}
+LIBRARIES |= {"PyTorch, graph": PyTorchGraph, "JAX": JAX, "DeZero": DeZero, "HIPS autograd": Autograd}
+
+
+# --- How it is measured ---------------------------------------------------------------------------
+
+
+def check_gradients(size, names):
+    """Assert that every library computes the same critic gradients, to float32 accuracy, on one batch, on the CPU."""
+    rng = np.random.default_rng(1)
+    batch = [rng.random((size.batch_size, width), dtype="float32") for width in (784, 784, 1)]
+    ours = np.concatenate([g.ravel() for g in Minigan(size, "cpu").gradients(*batch)])
+    for name in set(names) - {"floor"}:
+        gradients = LIBRARIES[name](size, "cpu").gradients(*batch)
+        theirs = np.concatenate([g.ravel() for g in gradients])
         assert theirs.dtype == "float32", f"{name} computes in {theirs.dtype}"
         error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
         assert error < 1e-3, f"{name}: the critic's gradients are {error:.1e} off"
 
 
-def flat(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([a.ravel() for a in arrays])
-
-
-def milliseconds(size: Size, names: list[str], device: str, rounds: int) -> dict[str, float]:
+def milliseconds(size, names, device, rounds):
     """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``."""
-    built = {name: BUILDERS[name](size, device) for name in names}
+    built = {name: LIBRARIES[name](size, device) for name in names}
     counts, times = {}, {name: [] for name in names}
-    for name, (iteration, wait) in built.items():
-        for _ in range(6):  # as it is, recorded, proven
-            iteration()
-        counts[name] = max(1, round(SECONDS / timed(iteration, wait, 2)))
+    for name, library in built.items():
+        timed(library, 6)  # as it is, recorded, proven
+        counts[name] = max(1, round(SECONDS * 1000 / timed(library, 2)))
     for _ in range(rounds):
-        for name, (iteration, wait) in built.items():
-            times[name].append(1000 * timed(iteration, wait, counts[name]))
+        for name, library in built.items():
+            times[name].append(timed(library, counts[name]))
     return {name: median(values) for name, values in times.items()}
 
 
-def timed(iteration, wait, count: int) -> float:
-    wait()
+def timed(library, count):
+    """Milliseconds an iteration, of so many."""
+    library.wait()
     start = time.perf_counter()
     for _ in range(count):
-        iteration()
-    wait()
-    return (time.perf_counter() - start) / count
+        library.iteration()
+    library.wait()
+    return 1000 * (time.perf_counter() - start) / count
 
 
-def process(name: str, device: str) -> tuple[float, float]:
+def process(name, device):
     """Seconds and peak MiB of a whole process: imports, the data, 50 iterations of the article's size."""
     start = time.perf_counter()
-    child = [sys.executable, "-m", "tests.benchmark", "--child", name, "--device", device]
-    peak = subprocess.run(child, check=True, capture_output=True, text=True).stdout.split()[-1]
+    code = f"from tests import benchmark; benchmark.run_child({name!r}, {device!r})"
+    peak = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1]
     return time.perf_counter() - start, int(peak) / 1024
 
 
-def run_child(name: str, device: str) -> None:
+def run_child(name, device):
     """What ``process`` times; prints the peak memory of this process in KiB, which Linux keeps for it."""
-    iteration, wait = BUILDERS[name](SIZES["article"], device)
-    for _ in range(50):
-        iteration()
-    wait()
+    timed(LIBRARIES[name](SIZES["article"], device), 50)
     print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @contextmanager
-def busy() -> Iterator[None]:
+def busy():
     """Beside a process that multiplies matrices on every core."""
     code = "import numpy as np; x = np.ones((1000, 1000), 'f'); y = x.copy()\nwhile True: np.matmul(x, x, out=y)"
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        time.sleep(1)
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            process.kill()
 
 
-def crowd(rounds: int) -> None:
+def crowd(rounds):
     """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
-    cores, images = os.cpu_count() or 1, load_images()
-    print("\nmilliseconds an iteration, alone and beside a process that uses every core\n")
-    print("| size | workers | threads of each | alone | beside |\n|---|---|---|---|---|")
+    cores = os.cpu_count() or 1
+    table("milliseconds an iteration, alone and beside a process that uses every core", "workers", "alone", "beside")
     for label in ("article", "default", "middle"):
-        settings = SIZES[label].settings
-        ways = {(1, cores): [], (1, 1): [], (workers_for(settings, cores), 1): []}
+        numbers = [(1, cores), (1, 1), (2, 1), (workers_for(SIZES[label], cores), 1)]
+        took = {number: [] for number in numbers}  # of workers, and of threads of each
         for _ in range(rounds):
-            for (number, threads), took in ways.items():
-                model = WGANGP(settings, sampler(images), 784)
-                with use_threads(threads), sharing(model, images, number, True, threads):
-                    for _ in range(6):
-                        model.iteration()
-                    alone = timed(model.iteration, int, 100)
+            for (workers, threads), values in took.items():
+                ours = Minigan(SIZES[label], "cpu")
+                with use_threads(threads), sharing(ours.model, MNIST, workers, True, threads):
+                    timed(ours, 6)
+                    alone = timed(ours, 100)
                     with busy():
-                        took.append((1000 * alone, 1000 * timed(model.iteration, int, 100)))
-        for (number, threads), took in ways.items():
-            alone, beside = map(median, zip(*took))
-            print(f"| {label} | {number} | {threads} | {alone:.2f} | {beside:.1f} |", flush=True)
+                        values.append((alone, timed(ours, 100)))
+        for (workers, threads), values in took.items():
+            alone, beside = map(median, zip(*values))
+            row(label, f"{workers}, each of {threads} threads", f"{alone:.2f}", f"{beside:.1f}")
 
 
-def growth(device: str, rounds: int, picture: Path) -> None:
+def growth(device, rounds):
     """Milliseconds an iteration over batch size and width, and memory over 20,000 iterations."""
-    base = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), steps=1)
-    iteration, _ = build_minigan(replace(base, critic=(16,), generator=(16,), batch=8), device)
-    memory = {}
-    for i in range(1, 20_001):
-        iteration()
-        if i in (1_000, 5_000, 10_000, 20_000):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            memory[i] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-            print(f"after {i:,} iterations: {memory[i]:.1f} MiB")
-    panels = []
-    for what, values in (("batch size", (32, 64, 128, 256, 512, 1024)), ("width", (128, 256, 512, 1024, 2048))):
-        took = {}
-        for n in values:
-            size = replace(base, batch=n) if what == "batch size" else replace(base, critic=(n, n), generator=(n, n))
-            took[n] = milliseconds(size, ["minigan", "floor"], device, rounds)
-            print(f"{what} {n}: {took[n]['minigan']:.2f} ms, the floor {took[n]['floor']:.2f}")
-        curves = {name: (list(took), [t[name] for t in took.values()]) for name in ("minigan", "floor")}
+    base, memory, panels = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), critic_steps=1), {}, []
+    smallest = Minigan(replace(base, critic=(16,), generator=(16,), batch_size=8), device)
+    for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
+        timed(smallest, end - start)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory[end] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        print(f"after {end:,} iterations: {memory[end]:.1f} MiB")
+    batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
+    wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
+    for what, sizes in (("batch size", batches), ("width", wider)):
+        took = {n: milliseconds(size, ["minigan", "floor"], device, rounds) for n, size in sizes.items()}
+        for n, times in took.items():
+            print(f"{what} {n}: {times['minigan']:.2f} ms, the floor {times['floor']:.2f}")
+        curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    write(picture, pictures.panels(panels, columns=3))
-    print(picture)
+    Path("out").mkdir(exist_ok=True)
+    write(Path("out/growth.png"), pictures.panels(panels, columns=3))
+    print("out/growth.png")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
-    parser.add_argument("--rounds", type=int, default=5, help="each times every library once [5]")
-    parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
-    parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
-    parser.add_argument("--child", choices=BUILDERS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        return run_child(args.child, args.device)
-    if args.crowd:
-        return crowd(args.rounds)
-    if args.growth:
-        return growth(args.device, args.rounds, Path("out/growth.png"))
+def table(title, *columns):
+    print(f"\n{title}\n")
+    row("", *columns)
+    row(*["---"] * (1 + len(columns)))
 
-    peers = installed(args.device)
-    missing = [name for name, peer in PEERS.items() if args.device in peer.devices and name not in peers]
-    print(
-        f"{os.cpu_count()} cores, NumPy {np.__version__}, kernels for {kernels()}"
-        + (f"; not installed: {', '.join(missing)}" if missing else "")
-    )
-    names = ["minigan", "minigan, eager", "floor", *peers]
-    if args.device == "gpu":
+
+def row(*cells):
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def compare(device, rounds):
+    """Milliseconds an iteration of every library, by sizes, and what a whole process takes."""
+    here = [name for name, library in LIBRARIES.items() if device in library.devices]
+    names = [name for name in here if importlib.util.find_spec(LIBRARIES[name].package)]
+    print(f"not installed: {', '.join(name for name in here if name not in names) or 'none'}")
+    if device == "gpu":
         backend.use("gpu")
         try:
             backend.cutensor_matmul()
         except backend.DeviceError as error:
             print(f"not replayed: {error}")
             names.remove("minigan")
-    first = names[0]
-    print(f"\nmilliseconds an iteration, and what {first} takes of it\n")
-    print(f"| size | {' | '.join(names)} | outside products | {' | '.join(f'/ {name}' for name in names[1:])} |")
-    print("|---" * (2 * len(names) + 1) + "|")
+    ours, *others = names
+    ratios = [f"/ {name}" for name in others]
+    table(f"milliseconds an iteration, and what {ours} takes of it", *names, "outside products", *ratios)
     for label, size in SIZES.items():
-        check_gradients(size, peers)
-        took = milliseconds(size, names, args.device, args.rounds)
-        ours = took[first]
-        cells = " | ".join(f"{took[name]:.2f}" for name in names)
-        ratios = " | ".join(f"{ours / took[name]:.2f}" for name in names[1:])
-        print(f"| {label} | {cells} | {1 - took['floor'] / ours:.0%} | {ratios} |", flush=True)
-    if args.device == "cpu":
+        check_gradients(size, names)
+        took = milliseconds(size, names, device, rounds)
+        ratios = [f"{took[ours] / took[name]:.2f}" for name in others]
+        times = [f"{took[name]:.2f}" for name in names]
+        row(label, *times, f"{1 - took['floor'] / took[ours]:.0%}", *ratios)
+    if device == "cpu":
+        crowd(rounds)
+    table("a whole process, 50 iterations of the article's size", "seconds", "peak MiB")
+    for name in names:
+        if name != "floor":
+            seconds, peak = process(name, device)
+            row(name, f"{seconds:.1f}", f"{peak:.0f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
+    parser.add_argument("--rounds", type=int, default=5, help="each times every library once [5]")
+    parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
+    parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, NumPy {np.__version__}, kernels for {kernels()}")
+    if args.crowd:
         crowd(args.rounds)
-    print("\na whole process, 50 iterations of the article's size\n\n| | seconds | peak MiB |\n|---|---|---|")
-    for name in (name for name in names if name != "floor"):
-        seconds, peak = process(name, args.device)
-        print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
-    backend.use("cpu")
+    elif args.growth:
+        growth(args.device, args.rounds)
+    else:
+        compare(args.device, args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Folders of small images that several files of tests train on."""
+"""What several files of tests train on, and a run that is made once for all of them."""
 
+import itertools
 import os
+import shutil
+import time
 
 import hypothesis
 import numpy as np
 import pytest
 
-from minigan import cli, judge
+from minigan import cli, judge, pictures
+from tests.running import EVALUATED, run
 from tests.test_data import idx
 
 # A run says so where its kernels do not suit the processor: here it shall not, whatever this one is.
@@ -19,6 +23,7 @@ hypothesis.settings.register_profile("long", max_examples=10_000)  # --hypothesi
 def in_its_own_folder(tmp_path, monkeypatch):
     """Whatever a test writes without saying where, it writes there, and nothing that it needs lies where it is run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # no test ends the machine, and a disk takes its time
 
 
 @pytest.fixture
@@ -35,6 +40,19 @@ def capsys(capsys, monkeypatch):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Runs leave empty pictures in the place of those that take most of their time."""
+    for name in ("progress", "curves"):
+        monkeypatch.setattr(pictures, name, lambda *_: b"")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Every iteration takes a second, so that all that a run leaves is the same bit for bit."""
+    monkeypatch.setattr(time, "perf_counter", itertools.count().__next__)
+
+
+@pytest.fixture
 def images(tmp_path):
     """A folder of 40 images of 6 x 5 pixels."""
     folder = tmp_path / "images"
@@ -44,16 +62,32 @@ def images(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def judged_once(tmp_path_factory):
+    rng, folder = np.random.default_rng(1), tmp_path_factory.mktemp("judged")
+    for name, values, size in (("images-idx3-ubyte", 256, (6, 5)), ("labels-idx1-ubyte", 3, ())):
+        for split, n in (("train", 120), ("t10k", 30)):
+            content = rng.integers(0, values, (n, *size), dtype="uint8").tobytes()
+            (folder / f"{split}-{name}").write_bytes(idx((n, *size), content))
+    assert judge.main(["--data", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def judged(images):
+def judged(images, judged_once):
     """The same folder with more images, test images, labels and a classifier."""
-    rng = np.random.default_rng(1)
-    for name, array in {
-        "train-images-idx3-ubyte": rng.integers(0, 256, (120, 6, 5), dtype="uint8"),
-        "t10k-images-idx3-ubyte": rng.integers(0, 256, (30, 6, 5), dtype="uint8"),
-        "train-labels-idx1-ubyte": rng.integers(0, 3, 120, dtype="uint8"),
-        "t10k-labels-idx1-ubyte": rng.integers(0, 3, 30, dtype="uint8"),
-    }.items():
-        (images / name).write_bytes(idx(array.shape, array.tobytes()))
-    assert judge.main(["--data", str(images)]) == 0
-    return images
+    return shutil.copytree(judged_once, images, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def ran_once(tmp_path_factory, judged_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", itertools.count().__next__)
+        run(*EVALUATED, "--data", judged_once, "--out", out := tmp_path_factory.mktemp("ran") / "out")
+    return out
+
+
+@pytest.fixture
+def ran(tmp_path, ran_once):
+    """A finished run on ``judged_once``, in the folder ``out``, where the program looks by default."""
+    return shutil.copytree(ran_once, tmp_path / "out")

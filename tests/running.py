@@ -1,15 +1,25 @@
-"""How tests run the program, and look at what it leaves."""
+"""How tests run the program, end it, and look at what it leaves."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 import run_mnist
 from minigan.run import load
+from minigan.training import WGANGP
 
 ROOT = Path(__file__).parent.parent
-TINY = ["--iterations", "6", "--sample-every", "3", "--critic", "8", "--generator", "8", "--batch-size", "4"]
+SMALL = ["--critic", "8", "--generator", "8", "--batch-size", "4"]
+TINY = ["--iterations", "6", "--sample-every", "3", *SMALL]
+EVALUATED = [*TINY, "--evaluate-every", "3"]
+ENDLESS = ["--iterations", "1000000", "--sample-every", "20", *SMALL]
 
 
 def run(*argv):
@@ -18,6 +28,7 @@ def run(*argv):
 
 def fails(capsys, *argv):
     """The one line that a run with bad input ends in."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as exit:
         run(*argv)
     output = capsys.readouterr()
@@ -27,8 +38,53 @@ def fails(capsys, *argv):
     return output.err
 
 
+def run_until(iteration, happens, *argv):
+    """A run in which something happens as it comes to its next iteration."""
+    step = WGANGP.iteration
+
+    def iterate(model):
+        if model.iterations == iteration:
+            happens(model)
+        return step(model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WGANGP, "iteration", iterate)
+        return run(*argv)
+
+
+def killed_at(iteration, *argv):
+    """A run that ends there by what nothing in the program catches: as though it were gone."""
+    with pytest.raises(ZeroDivisionError):
+        run_until(iteration, lambda model: 1 // 0, *argv)
+
+
+@contextmanager
+def started(*argv, **kind):
+    """The program in a process of its own, of which nothing is left afterwards."""
+    command = [sys.executable, ROOT / "run_mnist.py", *map(str, argv)]
+    kind = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "surrogateescape", **kind}
+    with subprocess.Popen(command, start_new_session=True, **kind) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def until(process, happened):
+    """Wait for it, while the process lives."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def grids(out):
+    return sorted((Path(out) / "samples").glob("0*.png"))
+
+
 def files(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {p.relative_to(folder): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 def state(out):
@@ -37,4 +93,4 @@ def state(out):
 
 
 def rows(out):
-    return list(csv.reader((out / "curves.csv").read_text().splitlines()))
+    return list(csv.reader((Path(out) / "curves.csv").read_text().splitlines()))

@@ -2,38 +2,52 @@
 
 ``DeviceArray`` computes with NumPy but behaves as a CuPy array does: it never turns into a NumPy array by itself, does
 not mix with one, and a value is read off it by an explicit transfer only, which is counted. ``StandIn`` takes the place
-of the array module. Given CuPy itself, which imports without a device, both hold every call against CuPy's signature.
+of the module; where CuPy is installed, which imports without a device, every call is held against CuPy's signature.
 Its stream captures as CUDA's does: nothing is computed, and what waits for the device, copies from or to the host, or
 calls cuBLAS is an error. The graph is the calls that were noted, repeated on the same arrays.
 """
 
 import inspect
-import json
 import operator
 import re
-from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+import sys
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from minigan import backend
 from minigan.record import leaves
+
+try:
+    import cupy
+except ImportError:
+    cupy = None
+
+
+@contextmanager
+def standing_in():
+    """Inside, ``backend.use("gpu")`` finds the stand-in, and it is in use; yields it."""
+    standin = StandIn(np, cupy)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(backend, "_usable_cupy", lambda: standin)
+        monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(cutensor=SimpleNamespace(contraction=contraction)))
+        backend.use("gpu")
+        try:
+            yield standin
+        finally:
+            backend.use("cpu")
 
 
 class DeviceArray:
     __array_ufunc__ = None
-    cupy: ModuleType | None = None
+    base = None
     transfers = 0
 
     def __init__(self, array):
         self._array = np.asarray(array)
-
-    @property
-    def base(self):
-        """Where its memory is, for views of it as for itself."""
-        array = self._array
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        return array
 
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion of a device array to NumPy")
@@ -41,74 +55,51 @@ class DeviceArray:
     def __len__(self):
         return len(self._array)
 
-    def __getitem__(self, index):
-        return run(operator.getitem, self, index)
-
-    def __setitem__(self, index, value):
-        run(operator.setitem, self, index, value)
-
     def __getattr__(self, name):
         if name.startswith("__"):  # NumPy would find __array_interface__ here, and convert
             raise AttributeError(name)
-        reference = getattr(DeviceArray.cupy.ndarray, name) if DeviceArray.cupy else None
-        value = getattr(self._array, name)
-        if not callable(value):
-            return wrap(value)
-        return Function(value, reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs)))
+        value, reference = getattr(self._array, name), cupy and getattr(cupy.ndarray, name)
+        return Function(value, reference, self) if callable(value) else wrap(value)
 
 
 class Function:
-    """A function of NumPy's that works on DeviceArrays, after ``check`` has looked at the call."""
+    """A function or module of NumPy's, for DeviceArrays, and CuPy's of the same name to hold its calls against."""
 
-    def __init__(self, function, check=None):
-        self._function, self._check = function, check
+    def __init__(self, numpys, reference, *owner):
+        self._numpys, self._reference, self._owner = numpys, reference, owner
 
     def __call__(self, *args, **kwargs):
-        if self._check:
-            self._check(*args, **kwargs)
-        out = run(self._function, *args, **kwargs)
+        if self._reference:
+            check_call(self._reference, (*self._owner, *args), kwargs)
+        out = run(self._numpys, *args, **kwargs)
         return kwargs.get("out", out)
 
-    def __getattr__(self, name):  # add.at
-        return Function(getattr(self._function, name))
-
-
-class Namespace:
-    """A module of NumPy's, with the same module of CuPy's to hold its calls against."""
-
-    def __init__(self, numpy, cupy):
-        self._numpy, self._cupy = numpy, cupy
-
     def __getattr__(self, name):
-        value = getattr(self._numpy, name)
-        reference = getattr(self._cupy, name) if self._cupy else None  # AttributeError: CuPy has no such function
-        if isinstance(value, ModuleType):
-            return Namespace(value, reference)
-        return Function(value, reference and (lambda *args, **kwargs: check_call(reference, args, kwargs)))
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Function(getattr(self._numpys, name), self._reference and getattr(self._reference, name))
 
 
-class StandIn(Namespace):
+class StandIn(Function):
     """The array module: NumPy's functions on DeviceArrays. ``array`` and ``asarray`` alone take from the host."""
 
     ndarray = DeviceArray
 
-    def __init__(self, cupy=None):
-        super().__init__(np, cupy)
-        self.random, self.cuda, self.asked, self.multiprocessors = self, cuda(self), [], 1
-        DeviceArray.cupy, DeviceArray.transfers = cupy, 0
+    def __init__(self, numpys, reference):
+        super().__init__(numpys, reference)
+        DeviceArray.transfers, Stream.asked, Stream.calls = 0, [], None
+        self.random, self.asked, self.multiprocessors = self, Stream.asked, 1
+        self.cuda = SimpleNamespace(Stream=Stream, MemoryPool=lambda: SimpleNamespace(malloc=nullcontext()))
+        self.cuda.Device = lambda: SimpleNamespace(synchronize=Stream.synchronize)
+        self.cuda.using_allocator = lambda malloc: malloc
 
-    def array(self, data, **how):
-        return DeviceArray(np.array(self._from(data), **how))
+    def asarray(self, data, make=np.asarray, **how):
+        if not isinstance(data, DeviceArray):
+            refuse_in_capture("a copy from the host")
+        return DeviceArray(make(data._array if isinstance(data, DeviceArray) else data, **how))
 
-    def asarray(self, data, **how):
-        return DeviceArray(np.asarray(self._from(data), **how))
-
-    @staticmethod
-    def _from(data):
-        if isinstance(data, DeviceArray):
-            return data._array
-        refuse_in_capture("a copy from the host")
-        return data
+    def array(self, data):
+        return self.asarray(data, np.array)
 
     def zeros_like(self, a, dtype=None, shape=None):
         return self.zeros(shape if shape else a.shape, dtype or a.dtype)  # so CuPy 14.2, for which () is no shape
@@ -118,123 +109,138 @@ class StandIn(Namespace):
         return run(np.matmul, x, y)
 
     def default_rng(self, seed):
-        return Generator(seed, self._cupy and self._cupy.random.Generator, self.multiprocessors)
+        return Generator(seed, self.multiprocessors)
+
+    def ElementwiseKernel(self, inputs, outputs, operation, name):
+        """A kernel whose loop body, which happens to be Python too, runs on whole arrays."""
+        if self._reference:
+            self._reference.ElementwiseKernel(inputs, outputs, operation, name)
+        names = [parameter.split()[-1] for parameter in f"{inputs},{outputs}".split(",")]
+        first, operation = inputs.count(",") + 1, inspect.cleandoc(operation)
+        functions = {"exp": np.exp, "log1p": np.log1p, "sqrt": np.sqrt, "abs": np.abs, "max": np.maximum, "T": float}
+
+        def kernel(*args):
+            assert len(args) in (first, len(names)), name
+            values = {**functions, **dict(zip(names, args))}
+            with np.errstate(over="ignore"):  # on a GPU nothing warns
+                exec(operation, values)
+            for array, out in zip(args[first:], names[first:]):
+                array[...] = values[out]
+            return values[names[-1]]
+
+        return Function(kernel, None)
 
 
 class Generator:
-    """A NumPy generator whose draws are DeviceArrays, and whose state is one too: so much for each multiprocessor."""
+    """NumPy's draws as DeviceArrays; its state is one too: a seed, and for each multiprocessor how often it drew."""
 
-    def __init__(self, seed, cupy, multiprocessors):
-        self._rng, self._cupy = np.random.default_rng(seed), cupy
-        self.bit_generator = SimpleNamespace(_state=DeviceArray(np.empty(400 * multiprocessors, "int8")))
-        self._keep()
-
-    def _keep(self):
-        memory = self.bit_generator._state._array
-        memory[:] = np.frombuffer(json.dumps(self._rng.bit_generator.state).ljust(len(memory)).encode(), "int8")
+    def __init__(self, seed, multiprocessors):
+        state = np.array([seed] + multiprocessors * [0], "uint64").view("int8")
+        self.bit_generator = SimpleNamespace(_state=DeviceArray(state))
 
     def __getattr__(self, name):
         def draw(*args, **kwargs):
-            self._rng.bit_generator.state = json.loads(self.bit_generator._state._array.tobytes())
-            drawn = getattr(self._rng, name)(*args, **kwargs)
-            if _record is None:
-                self._keep()
-            return drawn
+            if cupy:
+                check_call(getattr(cupy.random.Generator, name), (self, *args), kwargs)
+            return run(drawn, self.bit_generator._state, name, *args, **kwargs)
 
-        reference = getattr(self._cupy, name) if self._cupy else None
-        return Function(draw, reference and (lambda *args, **kwargs: check_call(reference, (self, *args), kwargs)))
+        return draw
+
+
+def drawn(state, name, *args, **kwargs):
+    numbers = state.view("uint64")
+    rng = np.random.default_rng(numbers.tolist())
+    numbers += np.array([0, *np.ones(len(numbers) - 1)], "uint64")
+    return getattr(rng, name)(*args, **kwargs)
+
+
+def contraction(alpha, a, ik, b, kj, beta, out, ij):
+    """cuTENSOR's, as far as it is asked here."""
+    assert (alpha, ik, kj, beta, ij) == (1, "ik", "kj", 0, "ij")
+    assert a.dtype == b.dtype == out.dtype
+    assert 0 not in a.strides + b.strides  # it refuses to read a row twice
+    return run(np.matmul, a, b, out=out)
 
 
 def check_call(function, args, kwargs):
     """Assert that a function of CuPy takes these arguments, without running it."""
-    if hasattr(function, "nin"):  # a ufunc
-        assert function.nin <= len(args) <= function.nin + function.nout, function
-        assert set(kwargs) <= {"out", "dtype", "casting"}, (function, kwargs)
-        dtypes = [x.dtype if isinstance(x, DeviceArray) else np.min_scalar_type(x) for x in args[: function.nin]]
-        loops = [loop.partition("->")[0] for loop in function.types]
-        if not any(all(map(np.can_cast, dtypes, loop)) for loop in loops):
-            raise TypeError(f"{function.name} has no loop for {dtypes}")
+    if not hasattr(function, "nin"):
+        signature(function).bind(*args, **kwargs)
         return
+    assert function.nin <= len(args) <= function.nin + function.nout, function
+    assert set(kwargs) <= {"out", "dtype", "casting"}, (function, kwargs)
+    dtypes = [x.dtype if isinstance(x, DeviceArray) else np.min_scalar_type(x) for x in args[: function.nin]]
+    if not any(all(map(np.can_cast, dtypes, loop.partition("->")[0])) for loop in function.types):
+        raise TypeError(f"{function.name} has no loop for {dtypes}")
+
+
+@cache
+def signature(function):
     try:
-        signature = inspect.signature(function)
-    except ValueError:  # compiled: its signature is the first line of its docstring
+        return inspect.signature(function)
+    except ValueError:  # compiled: it is the first line of its docstring
         parameters = re.match(r"[\w.]+(\(.*\))( ->|$)", function.__doc__.splitlines()[0])[1]
         parameters = re.sub(r"\b\w+ (\w+)(?=[,=)])", r"\1", parameters)  # less the C types
         scope = {"numpy": np}
         exec(f"def stub{parameters}: pass", scope)
-        signature = inspect.signature(scope["stub"])
-    signature.bind(*args, **kwargs)
+        return inspect.signature(scope["stub"])
 
 
-_record = None
+class Stream:
+    """CUDA's, as far as a graph needs it; ``calls`` are those that it captures, if it does."""
+
+    asked, calls = [], None
+
+    def __init__(self, non_blocking):
+        assert non_blocking  # CuPy captures on no other
+
+    def __enter__(self):
+        self.asked.append("aside")
+
+    def __exit__(self, *_):
+        self.asked.append("back")
+
+    @staticmethod
+    def synchronize():
+        refuse_in_capture("waiting for the device")
+
+    def begin_capture(self):
+        Stream.calls = []
+        self.asked.append("begin")
+
+    def end_capture(self):
+        calls, Stream.calls = Stream.calls, None
+        self.asked.append("end")
+        return SimpleNamespace(launch=partial(launch, calls))
+
+
+def launch(calls):
+    Stream.asked.append("launch")
+    for function, args, kwargs, out in calls:
+        new = function(*args, **kwargs)
+        if isinstance(out, DeviceArray) and not np.shares_memory(new, out._array):
+            out._array[...] = new
 
 
 def run(function, *args, **kwargs):
     """Call a function of NumPy arrays with DeviceArrays; where it is captured, note the call, and undo what it did."""
     args, kwargs = unwrap(args), unwrap(kwargs)
-    if _record is None:
+    if Stream.calls is None:
         return wrap(function(*args, **kwargs))
     arrays = [x for x in leaves([*args, *kwargs.values()]) if isinstance(x, np.ndarray)]
     before = [(x, x.copy()) for x in arrays if x.flags.writeable]
     out = wrap(function(*args, **kwargs))
     for x, old in before:
         x[...] = old
-    _record.append((function, args, kwargs, out))
+    Stream.calls.append((function, args, kwargs, out))
     if isinstance(out, DeviceArray) and not any(np.shares_memory(out._array, x) for x in arrays):
         out._array = np.full_like(out._array, np.nan if out.dtype.kind == "f" else 0)
     return out
 
 
 def refuse_in_capture(what):
-    if _record is not None:
+    if Stream.calls is not None:
         raise RuntimeError(f"{what} cannot be captured")
-
-
-def cuda(standin):
-    """``cupy.cuda`` as far as a graph needs it; what is asked of it is noted in ``standin.asked``."""
-
-    class Stream:
-        def __init__(self, non_blocking):
-            assert non_blocking  # CuPy captures on no other
-
-        def __enter__(self):
-            standin.asked.append("aside")
-
-        def __exit__(self, *_):
-            standin.asked.append("back")
-
-        def synchronize(self):
-            refuse_in_capture("waiting for the device")
-
-        def begin_capture(self):
-            global _record
-            _record = []
-            standin.asked.append("begin")
-
-        def end_capture(self):
-            global _record
-            calls, _record = _record, None
-            standin.asked.append("end")
-            return SimpleNamespace(launch=lambda: launch(calls))
-
-    def launch(calls):
-        standin.asked.append("launch")
-        for call, args, kwargs, out in calls:
-            new = call(*args, **kwargs)
-            if isinstance(out, DeviceArray) and not np.shares_memory(new, out._array):
-                out._array[...] = new
-
-    @contextmanager
-    def using_allocator(malloc):
-        assert malloc == "malloc of its own pool"
-        yield
-
-    return SimpleNamespace(
-        Stream=Stream,
-        MemoryPool=lambda: SimpleNamespace(malloc="malloc of its own pool"),
-        Device=lambda: SimpleNamespace(synchronize=lambda: refuse_in_capture("waiting for the device")),
-        using_allocator=using_allocator,
-    )
 
 
 def wrap(x):
@@ -247,40 +253,34 @@ def unwrap(x):
     if isinstance(x, DeviceArray):
         return x._array
     if isinstance(x, (tuple, list)):
-        return type(x)(unwrap(y) for y in x)
-    if isinstance(x, dict):
-        return {name: unwrap(y) for name, y in x.items()}
-    return x
+        return type(x)(map(unwrap, x))
+    return {name: unwrap(y) for name, y in x.items()} if isinstance(x, dict) else x
 
 
-def _operator(name):
-    function = getattr(operator, f"__{name}__")
-    setattr(DeviceArray, f"__{name}__", lambda x, *y: run(function, x, *y))
-    setattr(DeviceArray, f"__r{name}__", lambda x, y: run(function, y, x))
-
-
-def _in_place(name):
-    function = getattr(operator, f"__i{name}__")
-
+def in_place(function):
     def method(x, y):
         run(function, x, y)
         return x
 
-    setattr(DeviceArray, f"__i{name}__", method)
+    return method
 
 
-def _transfer(name):
+def transfer(read):
     def method(x):
         refuse_in_capture("a copy to the host")
         DeviceArray.transfers += 1
-        return x._array if name == "get" else getattr(x._array, name)()
+        return read(x._array)
 
-    setattr(DeviceArray, name, method)
+    return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "eq", "ne", "lt", "le", "gt", "ge", "neg", "invert"):
-    _operator(_name)
-for _name in ("add", "sub", "mul", "truediv"):
-    _in_place(_name)
-for _name in ("get", "item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
-    _transfer(_name)
+OPERATORS = "add sub mul truediv pow matmul eq ne lt le gt ge neg invert getitem setitem"
+for _name in OPERATORS.split():
+    _function = getattr(operator, _name)
+    setattr(DeviceArray, f"__{_name}__", lambda x, *y, f=_function: run(f, x, *y))
+    setattr(DeviceArray, f"__r{_name}__", lambda x, y, f=_function: run(f, y, x))
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(DeviceArray, f"__{_name}__", in_place(getattr(operator, _name)))
+for _name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
+    setattr(DeviceArray, _name, transfer(operator.methodcaller(_name)))
+DeviceArray.get = transfer(np.copy)

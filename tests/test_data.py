@@ -1,21 +1,25 @@
-"""IDX files: the bundled MNIST, other files in the format, and damaged ones."""
+"""The images to train on: IDX files, arrays, archives and folders of pictures, whole and damaged."""
 
 import gzip
 import hashlib
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from minigan.data import MNIST, DataError, load_images, read_idx, sampler
+import run_mnist
+from minigan import judge
+from minigan.cli import unbroken_output
+from minigan.data import DataError, load_images, load_labels, sampler
+from minigan.files import in_memory
+from minigan.run import load
+from tests.running import TINY, fails, run
 
-# SHA-256 of the uncompressed files as published
-SUMS = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
+X = np.random.default_rng(0).integers(0, 256, (120, 6, 5), dtype="uint8")
+Y = np.arange(120, dtype="uint8") % 3
+SQUARE = X[:, :5]
 
 
 def idx(shape=(5, 4, 3), data=None, kind=8, zeros=b"\0\0"):
@@ -24,120 +28,299 @@ def idx(shape=(5, 4, 3), data=None, kind=8, zeros=b"\0\0"):
     return zeros + bytes([kind, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape) + data
 
 
-@pytest.mark.parametrize("name", SUMS)
-def test_the_bundled_files_are_the_published_ones(name):
-    assert hashlib.sha256(gzip.decompress((MNIST / f"{name}.gz").read_bytes())).hexdigest() == SUMS[name]
+def npy(array):
+    return in_memory(np.save, array)
 
 
-def test_mnist_loads_as_bytes():
-    train, test = load_images(), load_images(split="test")
-    assert (train.shape, test.shape, train.dtype) == ((60000, 28, 28), (10000, 28, 28), np.uint8)
-    labels = read_idx(MNIST / "train-labels-idx1-ubyte.gz", ndim=1)
-    assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert 0.12 < train.mean() / 255 < 0.14
+def npz(**arrays):
+    return in_memory(np.savez, **arrays)
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images.idx3-ubyte"])
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_any_folder_and_any_image_size(tmp_path, name, suffix):
-    content = idx()
-    (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
-    np.testing.assert_array_equal(load_images(tmp_path), np.arange(60).reshape(5, 4, 3))
+def pictures(folder, images, labels=None):
+    for i, image in enumerate(images):
+        inside = folder if labels is None else folder / f"class{labels[i]}"
+        inside.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(inside / f"{i:04d}.png")
+    return folder
 
 
-def test_several_gzip_members_are_one_file(tmp_path):
-    content = idx()
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(content[:20]) + gzip.compress(content[20:]))
-    assert load_images(tmp_path).shape == (5, 4, 3)
+def check(source, images, labels, split="train", size=None):
+    np.testing.assert_array_equal(load_images(source, split, size), images)
+    np.testing.assert_array_equal(load_labels(source, split), labels)
 
 
-BIG = (2**31, 2**20, 2**12)
-
-DAMAGED = {
-    "empty": (b"", "begin with two zero bytes"),
-    "of another format": (b"\x89PNG" + bytes(100), "not an IDX file"),
-    "of floats": (idx(kind=0x0D), "type 0x0d; expected 0x08, unsigned bytes"),
-    "of labels": (idx((60,)), "has 1 dimensions; expected 3"),
-    "cut in the header": (idx()[:11], "expected 3 dimensions"),
-    "of no images": (idx((0, 4, 3)), r"dimensions of at least 1, got \(0, 4, 3\)"),
-    "cut in the data": (idx()[:-1], r"announces 60 bytes of data, \(5, 4, 3\), but the file holds 59 bytes"),
-    "too long": (idx() + b"x", "announces 60 bytes .* holds more"),
-    "of an impossible size": (idx(BIG, b"x"), "holds 1 bytes"),
-}
-
-
-@pytest.mark.parametrize("how", DAMAGED)
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, how, suffix):
-    content, message = DAMAGED[how]
-    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
-    path.write_bytes(gzip.compress(content) if suffix else content)
-    tracemalloc.start()
-    with pytest.raises(DataError, match=f"^{path}: .*{message}") as error:
-        load_images(tmp_path)
-    assert tracemalloc.get_traced_memory()[1] < 4e6  # nothing is allocated on the header's word
-    tracemalloc.stop()
+def refused(source, message, load=load_images):
+    with pytest.raises(DataError, match=f"^{source}: {message}") as error:
+        load(source)
     assert "\n" not in str(error.value)
 
 
-def test_no_more_is_unpacked_than_the_header_announces(tmp_path):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(idx() + bytes(1 << 26)))
-    tracemalloc.start()
-    with pytest.raises(DataError, match=r"announces 60 bytes .* holds more"):
-        load_images(tmp_path)
-    assert tracemalloc.get_traced_memory()[1] < 8e6
-    tracemalloc.stop()
+# --- IDX files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:30] + b"\xff" * 9 + b[39:], lambda b: idx()])
-def test_a_damaged_gzip_file_is_named(tmp_path, damage):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(damage(gzip.compress(idx())))
-    with pytest.raises(DataError, match=f"^{path}: damaged gzip file"):
-        load_images(tmp_path)
+def test_mnist_loads_as_published():
+    """By the SHA-256 of its files, uncompressed."""
+    arrays = [load(split=split) for split in ("train", "test") for load in (load_images, load_labels)]
+    assert [hashlib.sha256(idx(a.shape, a.tobytes())).hexdigest() for a in arrays] == [
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ]
+
+
+def test_any_folder_and_any_image_size(tmp_path):
+    (tmp_path / "c" / "train-images-idx3-ubyte").mkdir(parents=True)  # as Kaggle's has
+    for name, content in {
+        "a/train-images-idx3-ubyte": idx(),
+        "b/train-images-idx3-ubyte.gz": gzip.compress(idx()),
+        "c/train-images.idx3-ubyte": idx(),
+        "d/train-images.idx3-ubyte.gz": gzip.compress(idx()[:20]) + gzip.compress(idx()[20:]),
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        np.testing.assert_array_equal(load_images(path.parent), np.arange(60).reshape(5, 4, 3))
+
+
+DAMAGED = (
+    (b"", "not an IDX file: expected it to begin with two zero bytes"),
+    (b"\0PNG" + bytes(100), "not an IDX file: expected it to begin with two zero bytes"),
+    (idx(kind=0x0D), "holds type 0x0d; expected 0x08, unsigned bytes"),
+    (idx((60,)), "has 1 dimensions; expected 3"),
+    (idx()[:11], "expected 3 dimensions of at least 1"),
+    (idx((0, 4, 3)), r"expected 3 dimensions of at least 1, got \(0, 4, 3\)"),
+    (idx()[:-1], r"the header announces 60 bytes of data, \(5, 4, 3\), but the file holds 59 bytes"),
+    (idx() + b"x", "the header announces 60 bytes .* holds more"),
+    (idx() + bytes(2**24), "the header announces 60 bytes .* holds more"),
+    (idx((2**31, 2**20, 2**12), b"x"), ".* holds 1 bytes"),
+)
+
+
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path):
+    good = gzip.compress(idx())
+    cases = [("", *case) for case in DAMAGED] + [(".gz", gzip.compress(bad, 1), message) for bad, message in DAMAGED]
+    bad_gzip = (good[:-9], good[:30] + b"\xff" * 9 + good[39:], idx())
+    for suffix, content, message in cases + [(".gz", bad, "damaged gzip file") for bad in bad_gzip]:
+        path = tmp_path / f"train-images-idx3-ubyte{suffix}"
+        path.write_bytes(content)
+        tracemalloc.start()
+        refused(path, message, lambda path: load_images(path.parent))
+        assert tracemalloc.get_traced_memory()[1] < 4e6  # nothing is allocated on the header's word, or beyond it
+        tracemalloc.stop()
+        path.unlink()
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path):
-    taken = r"expected a folder of IDX files \(train-images-idx3-ubyte\) or of pictures"
-    (tmp_path / "a.csv").touch()
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx())
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "held", "held/c"):
+        (tmp_path / name).mkdir()
+    for name in ("a.csv", "train-images-idx3-ubyte", "held/b.csv", "held/d", "held/e"):
+        (tmp_path / name).touch()
     (tmp_path / "link").symlink_to("nothing")
     for name, found in {
         "nowhere": "there is no such file or folder",
+        "nowhere.npy": "there is no such file or folder",
         "link": "there is no such file or folder",
         "a.csv": "is a file of another kind",
         "train-images-idx3-ubyte": "is one IDX file; its folder is what to give",
         "empty": "is empty",
+        "held": "holds b.csv, c, d, ...",
     }.items():
-        with pytest.raises(DataError, match=f"^{tmp_path / name}: {found}; {taken}"):
-            load_images(tmp_path / name)
-    (tmp_path / "train-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match=f"^{tmp_path}: holds a.csv, empty, link; {taken}"):
-        load_images(tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx())
-    with pytest.raises(DataError, match=f"^{tmp_path}: expected a folder with a file train-images-idx3-ubyte or"):
-        load_images(tmp_path)
-
-
-def test_images_without_anything_in_them(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(data=bytes(60)))
-    with pytest.raises(DataError, match="all pixels of its train images are 0; there is nothing to be seen"):
-        load_images(tmp_path)
-
-
-def test_a_folder_of_the_same_name_beside_the_file(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").mkdir()
-    (tmp_path / "train-images.idx3-ubyte").write_bytes(idx())
-    assert load_images(tmp_path).shape == (5, 4, 3)
+        taken = r"expected a folder of IDX files \(train-images-idx3-ubyte\) or of pictures"
+        refused(tmp_path / name, f"{found}; {taken}")
+    refused(tmp_path, "expected a folder with a file train-labels-idx1-ubyte or", load_labels)
 
 
 def test_batches_are_drawn_as_rows_of_pixels():
     images = np.arange(256, dtype="uint8").repeat(2).reshape(256, 1, 2)
     batch = sampler(images)(10_000, np.random.default_rng(0))
-    assert batch.shape == (10_000, 2) and batch.dtype == "float32"
-    assert batch.min() == 0 and batch.max() == 1 and (batch[:, 0] == batch[:, 1]).all()
-    assert len(np.unique(batch)) == 256
+    assert (batch.shape, batch.dtype) == ((10_000, 2), "float32")
+    np.testing.assert_array_equal(batch[:, 0], batch[:, 1])
     np.testing.assert_allclose(np.unique(batch) * 255, np.arange(256), rtol=1e-6)
+
+
+# --- Arrays -------------------------------------------------------------------------------------
+
+
+def test_arrays(tmp_path):
+    for array, expected in (
+        (X, X),
+        (X / 255, X),
+        ((X / 255).astype("float32"), X),
+        (SQUARE.reshape(120, 25), SQUARE),
+        (SQUARE.reshape(120, 1, 25), SQUARE),
+        (np.stack([X, X, X], axis=3), X),
+        (np.stack([X, 0 * X, 0 * X], axis=3), (0.299 * X).round()),
+        (X > 99, 255 * (X > 99)),
+        (np.asfortranarray(X), X),
+    ):
+        for path, content in ((tmp_path / "a.npy", npy(array)), (tmp_path / "a.npz", npz(arr_0=array))):
+            path.write_bytes(content)
+            found = load_images(path)
+            assert (found.dtype, found.flags.c_contiguous) == ("uint8", True)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_are_found_by_their_names(tmp_path):
+    path, x, y = tmp_path / "a.npz", X[:9], Y[:9]
+    for content in (
+        npz(x_test=x, x_train=X, y_test=y, y_train=Y),  # Keras's, in this order
+        npz(test_labels=y[:, None], train_images=X, train_labels=Y[:, None], test_images=x),
+        npz(val_images=X[:1], X_test=x, y_test=y, labels=Y, images=X),
+    ):
+        path.write_bytes(content)
+        check(path, X, Y)
+        check(path, x, y, "test")
+
+
+def zipped(file, name, content):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+
+
+def test_archives_without_images_or_labels(tmp_path):
+    path, good = tmp_path / "a.npz", npz(train_images=X)
+    kinds, named = "expected uint8, or floats from 0 to 1, got", "expected an array train_images in it, got"
+    shapes = r"expected images \(n, height, width\), and more of them than pixels each way, got"
+    labels, other = r"expected labels \(n,\) from 0 to 255, got", "not a file of arrays"
+    huge = npy(X).replace(b"(120, 6, 5), }" + b" " * 14, b"(1000000000, 1000, 1000), } ")
+    for content, message, *loaded_by in (
+        (npy(X.astype("int64")), f"{kinds} int64 from 0 to 255"),
+        (npy(X / 100), f"{kinds} float64 from 0.0 to 2.55"),
+        (npy(np.full((5, 5, 5), np.nan)), f"{kinds} float64 from nan"),
+        (npy(np.zeros((6, 6, 6), [("a", "u1")])), rf"{kinds} \[\('a', 'u1'\)\]$"),
+        (npy(X[:, :, :, None]), rf"{shapes} \(120, 6, 5, 1\)"),
+        (npy(np.zeros((40, 30, 3), "uint8")), rf"{shapes} \(40, 30, 3\)"),
+        (npy(X[:0]), rf"{shapes} \(0, 6, 5\)"),
+        (npy(np.moveaxis(X, 0, 2)), rf"{shapes} \(6, 5, 120\)"),
+        (npy(X.reshape(120, 30)), rf"{shapes} \(120, 30\)"),
+        (npy(np.array("text")), rf"{shapes} \(\)"),
+        (npz(x_test=X), f"{named} x_test"),
+        (npz(labels=X), f"{named} labels"),
+        (npz(test_images=X, test_labels=X), f"{named} test_images, test_labels"),
+        (npz(one=X, other=X), f"{named} one, other"),
+        (npz(y_train=Y[:0]), f"{labels} uint8 ", load_labels),
+        (npz(y_train=np.array(3)), f"{labels} int64 ", load_labels),
+        (npz(y_train=np.array(["a", "b"])), f"{labels} <U1 ", load_labels),
+        (npz(images=0 * X), "all pixels of its train images are 0; there is nothing to be seen"),
+        (npz(y_train=np.array([0, 256])), f"{labels} int64 ", load_labels),
+        (npy(np.array([{}], dtype=object)), f"{other}, or a damaged one"),
+        (in_memory(zipped, "readme.txt", b"hello"), rf"{other}, or a damaged one \(its member readme.txt is no array"),
+        (in_memory(zipped, "train_images.npy", b"hello"), f"{other}, or a damaged one"),
+        (in_memory(zipped, "x_train.npy", huge), rf"{other}, or a damaged one \(Unable to allocate 909"),
+        (b"", f"{other}: it begins with b''"),
+        (b"version https://git-lfs", f"{other}: it begins with b'vers'"),
+        (good[:-30], f"{other}, or a damaged one"),
+        (good.replace(b"(120,", b"(199,"), f"{other}, or a damaged one"),
+        (good, "expected an array test_images in it, got train_images", lambda path: load_images(path, "test")),
+        (good, "a size can be chosen for folders of pictures, and this", lambda path: load_images(path, size=5)),
+    ):
+        path.write_bytes(content)
+        refused(path, message, *loaded_by)
+
+
+def test_what_does_not_fit_a_classifier(tmp_path, capsys):
+    for n, more in ((120, 1), (40, 0)):  # test images of another class; too few
+        (tmp_path / "a.npz").write_bytes(npz(x_train=X[:n], y_train=Y[:n], x_test=X[:40], y_test=Y[:40] + more))
+        with pytest.raises(SystemExit):
+            judge.main(["--data", str(tmp_path / "a.npz")])
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"{tmp_path / 'a.npz'}: expected 100 training images or more" in error
+
+
+# --- Pictures -----------------------------------------------------------------------------------
+
+
+def test_folders_of_splits_by_any_name_and_of_classes(tmp_path):
+    for train, test in (("training", "testing"), ("Train", "Test"), ("train", "val")):
+        root = tmp_path / train / test
+        pictures(root / train, SQUARE[:20], Y)
+        pictures(root / test, SQUARE[:9], Y)
+        check(root, SQUARE[:20], Y[:20], size=5)
+        check(root, SQUARE[:9], Y[:9], "test", 5)
+    pictures(root / test, SQUARE[:9], Y + 1)
+    refused(root, "has no training pictures of the class class3", lambda root: load_labels(root, "test"))
+    refused(root / test / "class0", "expected 2 to 256 folders of pictures, one for each class, got 1", load_labels)
+    refused(root / train, "expected folders train and test in it", lambda root: load_images(root, "test"))
+
+
+def test_hidden_folders_and_links(tmp_path):
+    """What an editor or an archiver left is no class; a class may be a link, even one that leads in a circle."""
+    classes = pictures(tmp_path / "elsewhere", SQUARE[:20], Y)
+    (tmp_path / "data").mkdir()
+    for folder in classes.iterdir():
+        (tmp_path / "data" / folder.name).symlink_to(folder)
+    for hidden in (".ipynb_checkpoints", "__MACOSX", ".thumbnails"):
+        pictures(tmp_path / "data" / hidden, SQUARE[:3])
+    (classes / "class0" / "round").symlink_to(tmp_path / "data")
+    check(tmp_path / "data", SQUARE[:20], Y[:20], size=5)
+
+
+def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
+    pictures(tmp_path, SQUARE[:20], Y)
+    bad = tmp_path / "class0" / "0003.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    (tmp_path / "class1" / "0100.gif").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("no picture")
+    kept = [i for i in range(20) if i != 3]
+    with unbroken_output():
+        check(tmp_path, SQUARE[kept], Y[kept], size=5)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"2 of 21 pictures cannot be read and are left out: {bad}: " in line
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    refused(tmp_path, "none of its 21 train pictures can be read")
+
+
+def test_pictures_of_other_kinds_look_as_they_do_elsewhere(tmp_path, capsys):
+    ramp = np.arange(36, dtype="uint16").reshape(6, 6) * (65535 // 35)
+    gray = ramp / 257
+    turned = Image.fromarray(gray.astype("uint8"))
+    exif = turned.getexif()
+    exif[0x0112] = 3  # upside down
+    wide = np.pad(np.full((6, 6, 3), (255, 0, 0), "uint8"), ((0, 0), (3, 3), (0, 0)))  # its middle is cut out
+    Image.fromarray(ramp).save(tmp_path / "a16bit.png")
+    Image.fromarray((ramp / 65535).astype("float32")).save(tmp_path / "bfloat.tiff")
+    Image.fromarray(np.dstack([np.zeros((6, 6, 3), "uint8"), gray.astype("uint8")])).save(tmp_path / "c.png")
+    turned.save(tmp_path / "d.png", exif=exif)
+    turned.convert("RGB").save(tmp_path / "e.ppm")
+    turned.convert("RGB").save(tmp_path / "f.jfif", format="jpeg", quality=100)
+    Image.fromarray(wide).save(tmp_path / "g.png")
+    Image.fromarray(ramp.astype("float32")).save(tmp_path / "too_large.tiff")
+    found = load_images(tmp_path, size=6).astype(int)
+    assert "too_large.tiff: its pixels are from 0 to 65520, and not from 0 to 1" in capsys.readouterr().err
+    expected = np.stack([gray, gray, 255 - gray, gray[::-1, ::-1], gray, gray, np.full((6, 6), 76)])
+    assert np.abs(found - expected).max(axis=(1, 2)).tolist() == pytest.approx([0] * 7, abs=2)
+    assert load_images(tmp_path).shape == (7, 28, 28)
+
+
+# --- In a run -----------------------------------------------------------------------------------
+
+
+def test_pictures_train_and_are_judged_as_arrays_of_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_mnist, "report", lambda *_: None)  # the page, which takes long to draw
+    folder, array, out = tmp_path / "pictures", tmp_path / "a.npz", tmp_path / "out"
+    array.write_bytes(npz(x_train=SQUARE, y_train=Y, x_test=SQUARE[:30], y_test=Y[:30]))
+    pictures(folder / "train", SQUARE, Y)
+    pictures(folder / "test", SQUARE[:30], Y)
+    assert "lies in --data" in fails(capsys, *TINY, "--data", folder, "--out", folder / "out")
+    assert judge.main(["--data", str(array)]) == judge.main(["--data", str(folder), "--size", "5"]) == 0
+    assert (tmp_path / "a.classifier.npz").read_bytes() == (folder / judge.FILE).read_bytes()
+    assert judge.Judge(array).real == judge.Judge(folder, 5).real
+
+    run(*TINY, "--data", folder, "--size", 5, "--out", out)
+    held = load(str(out))
+    samples, scores = held.samples(np.zeros((3, 32))), held.scores(SQUARE)
+    assert (samples.shape, samples.dtype, scores.shape, scores.dtype) == ((3, 5, 5), "float32", (120,), "float32")
+    assert 0 <= samples.min() <= samples.max() <= 1
+    with pytest.raises(ValueError, match=r"images \(n, 5, 5\)"):
+        held.model(X)
+    model = held.model(SQUARE)
+    model.iteration()
+
+    moved = folder.rename(tmp_path / "moved")
+    assert run("--resume", "--iterations", 7, "--data", moved, "--out", out) == 0  # it knows the size
+    assert run("--evaluate", "--out", out) == run("--report", "--out", out) == 0
+    again = load(out).gan.state()
+    for name, x in model.state().items():
+        np.testing.assert_array_equal(again[name].data, x.data, err_msg=name)

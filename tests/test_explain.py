@@ -2,9 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -25,65 +22,54 @@ def story(activation="relu", create_graph=True):
     return explain(command.penalty, activation, create_graph)
 
 
-def visited(sweep, told):
-    return [told.symbol(v.node) for v in sweep.visits]
+def gradients(told):
+    """Of the two weights, by the last sweep."""
+    visits = {told.symbol(visit.node): visit for visit in told.sweeps[1].visits}
+    return [visits[name].gradient.data.tolist() for name in "Wv"]
 
 
 def test_the_smallest_critic_with_relu():
+    """The README shows the whole text."""
     told = story()
     first, second = told.sweeps
-    assert visited(first, told) == ["D", "a", "h", "y"] and first.recorded
-    assert visited(second, told) == ["P", "t1", "s", "g", "h\u0304", "a\u0304", "v", "W"] and not second.recorded
-    assert [told.symbol(x) for x in told.missed(second)] == ["b", "c"] and told.products == 7
-    assert not any(told.again(v) for v in second.visits)
-    text = str(told)
-    for line in (
-        r"h +\(1, 2\)  \[\[1 -1\]\] +linear\(y, W, b\)   product 1",
-        r"1 +\(1, 1\)  \[\[1\]\] +constant: here the sweep begins",
-        r"h\u0304 .* mul\(a\u0304, mask \[\[1 0\]\]\) +h at a",
-        r"2 +a +a\u0304 +\[\[1 2\]\] +h: a\u0304 \* positive\(a.data\)",
-        r" +W: matmul_tn\(\u2202P/\u2202g, h\u0304\)   product 6",
-        r"8 +W +dW +\[\[4.8 0\] \[6.4 0\]\]",
-        r"- +b +0 +\(an input that was not reached\)",
-        r"s +\(1, 1\)  \[\[5\]\] +norm\(g, 1, True\)",
-    ):
-        assert re.search(line, text), line
-    assert not told.error and text.count("constant: here the sweep begins") == 1
+    assert [told.symbol(v.node) for v in first.visits] == ["D", "a", "h", "y"]
+    assert [told.symbol(v.node) for v in second.visits] == ["P", "t1", "s", "g", "h\u0304", "a\u0304", "v", "W"]
+    assert [told.symbol(x) for x in told.missed(second)] == ["b", "c"]
+    assert (first.recorded, second.recorded, told.products, told.error) == (True, False, 7, "")
 
 
 def test_tanh_comes_to_the_forward_pass_again():
     told = story("tanh")
-    again = [told.symbol(v.node) for v in told.sweeps[1].visits if told.again(v)]
-    assert again == ["a", "h"] and [told.symbol(x) for x in told.missed(told.sweeps[1])] == ["c"]
-    assert told.products == 8 and "a, again" in str(told)
+    assert [told.symbol(v.node) for v in told.sweeps[1].visits if told.again(v)] == ["a", "h"]
+    assert [told.symbol(x) for x in told.missed(told.sweeps[1])] == ["c"]
+    assert told.products == 8
+    assert "a, again" in str(told)
 
 
 def test_zeros_that_are_carried_cost_a_product():
     masked = ops.relu.vjps
     with command.carrying_zeros():
         told = story()
-    assert told.products == 8 and "h, again" in str(told) and ops.relu.vjps is masked
-    assert all((a.data == b.data).all() for a, b in zip(derivatives(told), derivatives(story())))
+    assert told.products == 8
+    assert "h, again" in str(told)
+    assert ops.relu.vjps is masked
+    assert gradients(told) == gradients(story())
 
 
-def derivatives(told):
-    return [v.gradient for v in told.sweeps[1].visits if told.symbol(v.node) in "Wv"]
-
-
-def test_without_a_record_the_story_ends_in_the_error():
+def test_without_a_record_the_story_ends_in_the_error(capsys):
     told = story(create_graph=False)
-    assert len(told.sweeps) == 1 and "create_graph=True" in told.error and str(told).endswith(told.error)
+    assert len(told.sweeps) == 1
+    assert "create_graph=True" in told.error
+    assert str(told).endswith(told.error)
+    assert command.main(["--no-graph"]) == 0
+    assert capsys.readouterr().out.endswith(f"{told.error}\n")
     assert re.search(r"P +\(1, 1\) +\[\[16\]\] +no record", str(told))
 
 
-def test_the_numbers_are_those_of_a_run_that_nobody_watched():
-    for activation in command.ACTIVATIONS:
-        names = command.penalty(activation)
-        told = story(activation)
-        for visit in told.sweeps[1].visits:
-            name = "d" + told.symbol(visit.node)
-            if name in names:
-                assert (visit.gradient.data == names[name].data).all()
+@pytest.mark.parametrize("activation", command.ACTIVATIONS)
+def test_the_numbers_are_those_of_a_run_that_nobody_watched(activation):
+    unwatched = command.penalty(activation)
+    assert gradients(story(activation)) == [unwatched[name].data.tolist() for name in ("dW", "dv")]
 
 
 def test_nobody_listens_any_more():
@@ -96,7 +82,7 @@ def test_nobody_listens_any_more():
 def test_any_expression_of_any_order():
     def cube():
         x = mg.tensor([2.0], requires_grad=True)
-        y = x**3
+        y = x**3 * (x.item() / 2)  # a value may be read meanwhile
         (dy,) = mg.grad(y, x, create_graph=True)
         (ddy,) = mg.grad(dy, x, create_graph=True)
         (dddy,) = mg.grad(ddy, x)
@@ -104,8 +90,8 @@ def test_any_expression_of_any_order():
 
     told = explain(cube)
     assert [s.recorded for s in told.sweeps] == [True, True, False]
-    assert re.search(r"x +dddy +\[6\]", str(told)) and re.search(r"ddy +\(1,\) +\[12\]", str(told))
-
+    assert re.search(r"x +dddy +\[6\]", str(told))
+    assert re.search(r"ddy +\(1,\) +\[12\]", str(told))
     assert str(explain(lambda: 1)) == ""
 
 
@@ -120,51 +106,59 @@ def test_a_whole_penalty_of_the_library(tmp_path):
 
     told = explain(penalty)
     assert [title for title, _, _ in told.stages[::2]] == ["The computation", "The computation goes on"]
-    assert len(told.sweeps) == 2 and "matmul_nt" in str(told) and "..." in str(told)
+    assert len(told.sweeps) == 2
+    assert "matmul_nt" in str(told)
+    assert "..." in str(told)
     assert len(draw(told, tmp_path / "whole.svg")) > 40
 
 
 @pytest.mark.parametrize("activation", command.ACTIVATIONS)
 def test_drawings(activation, tmp_path, capsys):
+    """No arrow is there twice, and none goes through a box."""
     for kind in ("svg", "html"):
-        path = tmp_path / f"drawing.{kind}"
-        assert command.main(["--activation", activation, "--out", str(path)]) == 0
-        assert capsys.readouterr().out == f"{path}\n"
-    first = (tmp_path / "drawing.svg").read_text(encoding="utf-8")
-    draw(story(activation), tmp_path / "drawing.svg")
-    assert (tmp_path / "drawing.svg").read_text(encoding="utf-8") == first  # the same every time
-    assert first in (tmp_path / "drawing.html").read_text(encoding="utf-8")
-    symbols = {x.text for x in ElementTree.fromstring(first).iter() if x.get("class", "").endswith("symbol")}
-    assert {"W", "b", "v", "c", "y", "h", "a", "D", "g", "s", "P"} < symbols
-
-
-@pytest.mark.parametrize("activation", command.ACTIVATIONS)
-def test_arrows_go_around_boxes_and_beside_each_other(activation):
+        assert command.main(["--activation", activation, "--out", f"drawing.{kind}"]) == 0
+        assert capsys.readouterr().out == f"drawing.{kind}\n"
     drawing = Drawing(story(activation))
+    assert (tmp_path / "drawing.svg").read_text(encoding="utf-8") == str(drawing)
+    assert str(drawing) in (tmp_path / "drawing.html").read_text(encoding="utf-8")
     assert str(drawing).count('class="way ') == len(drawing.ways)
-    for way in drawing.ways:
-        ends = [box for box in drawing.places.values() if meets((way[0],) * 3, box) or meets((way[2],) * 3, box)]
-        assert not [box for box in drawing.places.values() if meets(way, box) and box not in ends]
+    for start, bend, end in drawing.ways:
+        ends = [box for box in drawing.places.values() if meets((start,) * 3, box) or meets((end,) * 3, box)]
+        assert [box for box in drawing.places.values() if meets((start, bend, end), box) and box not in ends] == []
 
 
-# --- The iteration as a program ------------------------------------------------------------------
+@needs_a_browser
+def test_the_page_steps_forwards_and_back(tmp_path):
+    page = tmp_path / "page.html"
+    draw(story(), page, "A page")
+    last = len(json.loads(re.search(r"const steps = (\[.*\]), last", page.read_text(encoding="utf-8"))[1])) - 1
+    script = """
+    const look = () => result.push([step, document.querySelectorAll('[data-step][style*="visible"]').length]);
+    result = []; look();
+    for (const key of ["ArrowRight", "ArrowRight", "End", "ArrowLeft", "Home"]) {
+        document.onkeydown(new KeyboardEvent("keydown", {key, cancelable: true})); look();
+    }"""
+    steps, (whole, first, second, end, before, home) = zip(*evaluated(page, script))
+    assert steps == (last, 0, 1, last, last - 1, 0)
+    assert 0 < first == home < second < before <= end == whole
 
 
 @pytest.mark.parametrize("preset", ["default", "article"])
-def test_the_printed_iteration_is_the_engines_bit_for_bit(preset, tmp_path, capsys):
-    assert command.main(["--iteration", "--preset", preset]) == 0
-    printed = capsys.readouterr().out
-    assert "# gradient_norm: (gradient,) = grad(scores, points, create_graph=True)" in printed
+def test_the_iteration_as_a_program_is_the_engines_bit_for_bit(preset, tmp_path, capsys):
+    """And it runs with NumPy alone."""
     assert command.main(["--iteration", "--preset", preset, "--out", "step.py"]) == 0
     source = (tmp_path / "step.py").read_text(encoding="utf-8")
-    assert printed.strip() in source and "minigan" not in source
-    scope = {"__name__": "step"}
-    exec(compile(source, "step.py", "exec"), scope)
+    assert re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE) == ["math", "numpy"]
+    capsys.readouterr()
+    scope = {"__name__": "__main__"}
+    exec(source.replace("range(20)", "range(2)"), scope)
+    printed = capsys.readouterr().out
+    assert (printed.count("\n"), "nan" in printed) == (2, False)
 
     images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype="uint8")
     engine, other = (WGANGP(PRESETS[preset], sampler(images), 784, replay=False) for _ in range(2))
     arrays = {name.replace(".", "_"): x.data for name, x in other.state().items()}
-    for _ in range(5):
+    for _ in range(2):
         engine.iteration()
         other.ema_step.data[...] = engine.ema_step.data
         scope["iteration"](rng=other.rng, draw=other.sample_real, **arrays)
@@ -172,56 +166,18 @@ def test_the_printed_iteration_is_the_engines_bit_for_bit(preset, tmp_path, caps
         assert x.data.tobytes() == other.state()[name].data.tobytes(), name
 
 
-def test_the_program_runs_with_numpy_alone(tmp_path):
-    command.main(["--iteration", "--out", "step.py"])
-    printed = subprocess.run(
-        [sys.executable, "step.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.count("\n") == 20 and "nan" not in printed
-
-
-def test_the_command(tmp_path, capsys):
-    assert command.main([]) == 0
-    assert capsys.readouterr().out.endswith(
-        "7 matrix products; with the zeros of its mask's derivative carried along, 8\n"
-    )
-    assert command.main(["--no-graph"]) == 0
-    assert "create_graph=True" in capsys.readouterr().out.splitlines()[-1]
-    for flags, message in (
+@pytest.mark.parametrize(
+    "flags, message",
+    [
         (["--out", "drawing.gif"], "expected a file .svg or .html, got 'drawing.gif'"),
         (["--iteration", "--out", "drawing.svg"], "expected a file .py, got 'drawing.svg'"),
-        (["--out", str(tmp_path / "no" / "drawing.svg")], "No such file or directory"),
+        (["--out", "no/drawing.svg"], "No such file or directory"),
         (["--activation", "step"], "invalid choice: 'step'"),
-    ):
-        with pytest.raises(SystemExit) as exit:
-            command.main(flags)
-        error = capsys.readouterr().err
-        assert exit.value.code == 2 and error.count("\n") == 1 and message in error
-
-
-def test_values_may_be_read_meanwhile():
-    def f():
-        x = mg.tensor([2.0], True)
-        y = x * x.item()
-        return {"x": x, "y": y}
-
-    assert "mul(x, 2.0)" in str(explain(f))
-
-
-@needs_a_browser
-def test_the_page_steps_forwards_and_back(tmp_path):
-    draw(story(), tmp_path / "page.html", "A page")
-    steps = json.loads(
-        re.search(r"const steps = (\[.*\]), last", (tmp_path / "page.html").read_text(encoding="utf-8"))[1]
-    )
-    script = """
-    const press = key => document.onkeydown(new KeyboardEvent("keydown", {key, cancelable: true}));
-    const look = () => result.push([step, document.querySelectorAll('[data-step][style*="visible"]').length]);
-    result = []; look(); press("ArrowRight"); look(); press("ArrowRight"); look(); press("End"); look();
-    press("ArrowLeft"); look(); press("Home"); look()"""
-    (a, all_of_it), (b, first), (c, second), (d, end), (e, before), (f, home) = evaluated(
-        tmp_path / "page.html", script
-    )
-    last = len(steps) - 1
-    assert (a, b, c, d, e, f) == (last, 0, 1, last, last - 1, 0)
-    assert 0 < first == home < second < before <= end == all_of_it
+    ],
+)
+def test_bad_input_ends_in_one_line(capsys, flags, message):
+    with pytest.raises(SystemExit) as exit:
+        command.main(flags)
+    error = capsys.readouterr().err
+    assert message in error
+    assert (exit.value.code, error.count("\n")) == (2, 1)

@@ -1,61 +1,57 @@
-"""How many threads a run takes."""
+"""How many threads a run takes, and by which kernels its matrices are multiplied."""
 
+import re
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from threadpoolctl import threadpool_info
 
+import run_mnist
 from minigan import cli
-from minigan.cli import threads_for, use_threads
 from minigan.settings import PRESETS, Settings
 from tests.running import TINY, run
 
-
-def of_blas():
-    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+TOY, WIDE = Settings(batch_size=32, critic=(32, 32)), Settings(batch_size=1024, critic=(2048, 2048))
 
 
 @pytest.mark.parametrize("cores", [1, 2, 64])
 def test_no_more_threads_than_the_products_can_use(monkeypatch, cores):
     """On a machine with many cores: one for a toy, a few for digits, all for wide networks."""
     monkeypatch.setattr(cli, "_blas", lambda: [{"num_threads": cores}])
-    toy, wide = Settings(batch_size=32, critic=(32, 32)), Settings(batch_size=1024, critic=(2048, 2048))
-    few = {name: threads_for(settings, 784) for name, settings in PRESETS.items()}
-    assert threads_for(toy, 2) == 1 and threads_for(wide, 784) == cores
-    assert all(n == min(cores, n) and n == cores if cores < 3 else 2 < n < 8 for n in few.values()), few
-    assert threads_for(replace(toy, critic=()), 10) == 1
+    assert cli.threads_for(TOY, 2) == cli.threads_for(replace(TOY, critic=()), 10) == 1
+    digits = [cli.threads_for(settings, 784) for settings in PRESETS.values()]
+    assert min(cores, 3) <= min(digits) <= max(digits) < 8
+    assert cli.threads_for(WIDE, 784) == cores
 
 
 def test_the_threads_are_those_that_were_asked_for():
-    before = of_blas()
-    with use_threads(1):
-        assert set(of_blas()) == {1}
-    assert of_blas() == before
+    before = [library["num_threads"] for library in cli._blas()]
+    with cli.use_threads(1):
+        assert {library["num_threads"] for library in cli._blas()} == {1}
+    assert [library["num_threads"] for library in cli._blas()] == before
 
 
-def test_kernels_that_do_not_suit_the_processor(monkeypatch):
-    said = []
-    for chosen, flags, asked in (
-        ("Haswell", "avx2 avx512f", None),
-        ("Haswell", "avx2 avx512f", "Haswell"),
-        ("SkylakeX", "avx2 avx512f", None),
-        ("Haswell", "avx2", None),
-    ):
-        monkeypatch.setattr(cli, "_blas", lambda chosen=chosen: [{"num_threads": 2, "architecture": chosen}])
-        monkeypatch.setattr(cli.Path, "read_text", lambda path, flags=flags: flags)
-        monkeypatch.setenv("OPENBLAS_CORETYPE", asked) if asked else monkeypatch.delenv("OPENBLAS_CORETYPE", False)
-        said.append(cli.slower_kernels())
-    assert said[1:] == [None] * 3
-    if Path("/proc/cpuinfo").exists():
-        assert said[0].startswith("OpenBLAS takes this processor for a Haswell; faster, as a rule: OPENBLAS_CORETYPE=")
+@pytest.mark.parametrize(
+    "chosen, flags, asked, said",
+    [
+        ("Haswell", "avx2 avx512f", {}, "takes this processor for a Haswell; faster, as a rule: OPENBLAS_CORETYPE="),
+        ("Haswell", "avx2 avx512f", {"OPENBLAS_CORETYPE": "Haswell"}, "None"),
+        ("SkylakeX", "avx2 avx512f", {}, "None"),
+        ("Haswell", "avx2", {}, "None"),
+    ],
+)
+def test_kernels_that_do_not_suit_the_processor(monkeypatch, chosen, flags, asked, said):
+    monkeypatch.setattr(cli, "_blas", lambda: [{"architecture": chosen}])
+    monkeypatch.setattr(cli, "Path", lambda path: SimpleNamespace(exists=lambda: True, read_text=lambda: flags))
+    monkeypatch.setattr(cli.os, "environ", asked)
+    assert said in str(cli.slower_kernels())
 
 
-def test_another_processor_is_told_of(tmp_path, images, capsys, monkeypatch):
+def test_another_processor_is_told_of(images, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cli, "kernels", lambda: "Z80")
-        run(*TINY, "--data", images, "--out", tmp_path)
+        run(*TINY, "--data", images)
     capsys.readouterr()
-    assert run("--resume", "--out", tmp_path) == 0
-    error = capsys.readouterr().err
-    assert "by kernels for a Z80: it goes on up to rounding, not bit for bit" in error and error.count("\n") == 1
+    run_mnist.resume(*run_mnist.parse(["--resume"])[1:])
+    said = "by kernels for a Z80: it goes on up to rounding, not bit for bit"
+    assert re.fullmatch(rf"run_mnist.py: .*{said}\n", capsys.readouterr().err)
