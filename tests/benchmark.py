@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from minigan.workers import sharing, workers_for
 
 SECONDS = 0.4  # at least so long is every library timed in every round
 LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
-ONE, WEIGHT = np.float32([1, 10])  # of the penalty; a Python number would send DeZero on in float64
+WEIGHT = 10  # of the penalty
 MNIST = load_images().reshape(-1, 784)
 
 SIZES = {
@@ -150,12 +149,12 @@ class Peer:
         return self.sigmoid(self.forward(generator, noise))
 
     def critic_loss(self, critic, real, fake, eps):
-        off = self.slopes(critic, fake + eps * (real - fake)) - ONE
-        difference = self.forward(critic, real).sum() - self.forward(critic, fake).sum()
-        return (difference + (off * off).sum() * WEIGHT) * (ONE / len(real))
+        off = self.slopes(critic, fake + eps * (real - fake)) - 1
+        difference = self.forward(critic, real).mean() - self.forward(critic, fake).mean()
+        return difference + WEIGHT * (off * off).mean()
 
     def generator_loss(self, generator, noise):
-        return self.forward(self.networks[0], self.generated(generator, noise)).sum() * (ONE / len(noise))
+        return self.forward(self.networks[0], self.generated(generator, noise)).mean()
 
     def gradients(self, *batch):
         return [np.asarray(g) for g in self.gradient(self.critic_loss, self.networks[0], *map(self.array, batch))]
@@ -277,39 +276,8 @@ class JAX(Autograd):
         self.lib.block_until_ready(self.held)
 
 
-class DeZero(Peer):
-    package = "dezero"
-
-    def __init__(self, size, device):
-        np.int = int  # which its last release still asks NumPy for
-        super().__init__(size, device)
-        F, Adam = self.lib.functions, self.lib.optimizers.Adam
-        self.relu, self.sigmoid, self.linear = F.relu, F.sigmoid, F.linear
-        self.adams = [Adam(LR, *BETAS, EPS).setup(SimpleNamespace(params=net.copy)) for net in self.networks]
-
-    def array(self, x):
-        return self.lib.Variable(x) if x.dtype == "float32" else x
-
-    def slopes(self, critic, points):
-        points = self.lib.Variable(points.data)  # where its own record begins
-        self.forward(critic, points).sum().backward(create_graph=True)
-        for p in critic:  # it computes every gradient, the weights' too
-            p.cleargrad()
-        return (points.grad * points.grad).sum(1) ** np.float32(0.5)
-
-    def gradient(self, loss, network, *args):
-        for p in self.networks[0] + self.networks[1]:
-            p.cleargrad()
-        loss(network, *args).backward()
-        return [p.grad.data for p in network]
-
-    def step(self, which, loss, *args):
-        self.gradient(loss, self.networks[which], *args)
-        self.adams[which].update()
-
-
 LIBRARIES = {"minigan": Minigan, "minigan, eager": Eager, "floor": Floor, "PyTorch": PyTorch}
-LIBRARIES |= {"PyTorch, graph": PyTorchGraph, "JAX": JAX, "DeZero": DeZero, "HIPS autograd": Autograd}
+LIBRARIES |= {"PyTorch, graph": PyTorchGraph, "JAX": JAX, "HIPS autograd": Autograd}
 
 
 # --- How it is measured ---------------------------------------------------------------------------
@@ -377,6 +345,15 @@ def busy():
             process.kill()
 
 
+@contextmanager
+def shared(size, workers, threads):
+    """minigan by so many workers, each with so many threads, recorded and proven."""
+    ours = Minigan(size, "cpu")
+    with use_threads(threads), sharing(ours.model, MNIST, workers, True, threads):
+        timed(ours, 6)
+        yield ours
+
+
 def crowd(rounds):
     """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
     cores = os.cpu_count() or 1
@@ -385,16 +362,29 @@ def crowd(rounds):
         numbers = [(1, cores), (1, 1), (2, 1), (workers_for(SIZES[label], cores), 1)]
         took = {number: [] for number in numbers}  # of workers, and of threads of each
         for _ in range(rounds):
-            for (workers, threads), values in took.items():
-                ours = Minigan(SIZES[label], "cpu")
-                with use_threads(threads), sharing(ours.model, MNIST, workers, True, threads):
-                    timed(ours, 6)
+            for number, values in took.items():
+                with shared(SIZES[label], *number) as ours:
                     alone = timed(ours, 100)
                     with busy():
                         values.append((alone, timed(ours, 100)))
         for (workers, threads), values in took.items():
             alone, beside = map(median, zip(*values))
             row(label, f"{workers}, each of {threads} threads", f"{alone:.2f}", f"{beside:.1f}")
+
+
+def by_workers(rounds):
+    """A panel of milliseconds an iteration over workers, as many as there are cores, and twice as many."""
+    curves = {}
+    for label in ("article", "default", "middle"):
+        batch, most = SIZES[label].batch_size, 2 * (os.cpu_count() or 1)
+        took = {n: [] for n in range(1, most + 1) if batch % n == 0}
+        for _ in range(rounds):
+            for n, values in took.items():
+                with shared(SIZES[label], n, 1) as ours:
+                    values.append(timed(ours, 100))
+        curves[label] = list(took), [median(values) for values in took.values()]
+        print(f"workers, {label}: {', '.join(f'{n}: {ms:.2f} ms' for n, ms in zip(*curves[label]))}")
+    return pictures.lines("", curves, "workers", "ms an iteration")
 
 
 def growth(device, rounds):
@@ -415,8 +405,10 @@ def growth(device, rounds):
         curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
+    if device == "cpu":
+        panels.append(by_workers(rounds))
     Path("out").mkdir(exist_ok=True)
-    write(Path("out/growth.png"), pictures.panels(panels, columns=3))
+    write(Path("out/growth.png"), pictures.panels(panels, columns=2))
     print("out/growth.png")
 
 
