@@ -6,8 +6,6 @@ The arrays lie inside the function's domain and away from its kinks, where a fin
 from functools import partial
 
 import numpy as np
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
 
 from minigan import ops
 
@@ -80,9 +78,3 @@ CASES = {
     "matmul_tn": pairs(ops.matmul_tn, shapes=[(turned(x), y) for x, y in PRODUCTS]),
     "linear": [(ops.linear, [*map(uniform, (x, w, w[1:]))]) for x, w in (((2, 3), (3, 1)), ((2, 1, 2), (2, 3)))],
 }
-
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-
-
-def cases(name):
-    return st.sampled_from(CASES[name])

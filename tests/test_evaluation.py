@@ -122,5 +122,5 @@ def test_the_page_holds_everything(judged):
     assert page.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
     told = "6 iterations in", "Over time", "After 6 iterations", "By class", "Learned, or copied?", "penalty_weight"
     assert [text for text in told if text not in page.text] == []
-    assert Page(report.table("Numbers", "<b>", [("a", "b"), ("1 < 2", "3")])).text == "Numbers<b>ab1 < 23"
+    assert Page(report.table("Numbers", "<b>", [("a", "b"), ("1 <u> 2", "3")])).text == "Numbers<b>ab1 <u> 23"
     assert Path("a&b/animation.gif").read_bytes().startswith(b"GIF8")

@@ -5,7 +5,6 @@ import pytest
 
 import minigan as mg
 from minigan import ops
-from tests.cases import few as few  # where others look for it
 
 SMALL, LONG, HALF = mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((4, 5))), np.ones((1, 3), "float16")
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
