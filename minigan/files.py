@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             _lock(file.fileno())
         except OSError:
-            raise BlockingIOError(0, "another run is writing there", str(folder)) from None
+            raise BlockingIOError(0, "another run is writing there") from None
         for part in (*folder.glob(f".*{PART}.*"), *folder.glob(f"samples/.*{PART}.*")):
             if part.is_file():
                 part.unlink()  # of a process that was killed

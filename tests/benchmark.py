@@ -357,7 +357,8 @@ def shared(size, workers, threads):
 def crowd(rounds):
     """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
     cores = os.cpu_count() or 1
-    table("milliseconds an iteration, alone and beside a process that uses every core", "workers", "alone", "beside")
+    title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
+    table(title, "size", "workers", "threads of each", *columns)
     for label in ("article", "default", "middle"):
         numbers = [(1, cores), (1, 1), (2, 1), (workers_for(SIZES[label], cores), 1)]
         took = {number: [] for number in numbers}  # of workers, and of threads of each
@@ -369,7 +370,7 @@ def crowd(rounds):
                         values.append((alone, timed(ours, 100)))
         for (workers, threads), values in took.items():
             alone, beside = map(median, zip(*values))
-            row(label, f"{workers}, each of {threads} threads", f"{alone:.2f}", f"{beside:.1f}")
+            row(label, str(workers), str(threads), f"{alone:.2f}", f"{beside:.1f}")
 
 
 def by_workers(rounds):
@@ -414,8 +415,8 @@ def growth(device, rounds):
 
 def table(title, *columns):
     print(f"\n{title}\n")
-    row("", *columns)
-    row(*["---"] * (1 + len(columns)))
+    row(*columns)
+    row(*["---"] * len(columns))
 
 
 def row(*cells):
@@ -436,7 +437,7 @@ def compare(device, rounds):
             names.remove("minigan")
     ours, *others = names
     ratios = [f"/ {name}" for name in others]
-    table(f"milliseconds an iteration, and what {ours} takes of it", *names, "outside products", *ratios)
+    table(f"milliseconds an iteration, and what {ours} takes of it", "size", *names, "outside products", *ratios)
     for label, size in SIZES.items():
         check_gradients(size, names)
         took = milliseconds(size, names, device, rounds)
@@ -445,7 +446,7 @@ def compare(device, rounds):
         row(label, *times, f"{1 - took['floor'] / took[ours]:.0%}", *ratios)
     if device == "cpu":
         crowd(rounds)
-    table("a whole process, 50 iterations of the article's size", "seconds", "peak MiB")
+    table("a whole process, 50 iterations of the article's size", "", "seconds", "peak MiB")
     for name in names:
         if name != "floor":
             seconds, peak = process(name, device)

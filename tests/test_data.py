@@ -166,7 +166,7 @@ def test_arrays_are_found_by_their_names(tmp_path):
     for content in (
         npz(x_test=x, x_train=X, y_test=y, y_train=Y),  # Keras's, in this order
         npz(test_labels=y[:, None], train_images=X, train_labels=Y[:, None], test_images=x),
-        npz(val_images=X[:1], X_test=x, y_test=y, labels=Y, images=X),
+        npz(val_images=x, x=x, X_test=x, y_test=y, y=Y[::-1], labels=Y, images=X),
     ):
         path.write_bytes(content)
         check(path, X, Y)

@@ -154,6 +154,7 @@ def test_the_iteration_as_a_program_is_the_engines_bit_for_bit(preset, tmp_path,
     exec(source.replace("range(20)", "range(2)"), scope)
     printed = capsys.readouterr().out
     assert (printed.count("\n"), "nan" in printed) == (2, False)
+    assert {str(x.dtype) for x in scope["arrays"].values()} == {"float32", "float64"}
 
     images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype="uint8")
     engine, other = (WGANGP(PRESETS[preset], sampler(images), 784, replay=False) for _ in range(2))
