@@ -23,6 +23,7 @@ from minigan.settings import Settings
 from minigan.training import WGANGP
 from minigan.workers import sharing, workers_for
 
+CORES = os.cpu_count() or 1
 SECONDS = 0.4  # at least so long is every library timed in every round
 LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
 WEIGHT = 10  # of the penalty
@@ -53,14 +54,21 @@ def weights(size):
 
 
 class Minigan:
-    package, devices, replay = "minigan", ("cpu", "gpu"), True
+    """As run_mnist.py trains: by as many processes as the batch and the cores allow, each with one thread."""
+
+    package, devices, replay, workers, threads = "minigan", ("cpu", "gpu"), True, None, 1
 
     def __init__(self, size, device):
         backend.use(device)
         self.model = WGANGP(size, sampler(MNIST), 784, self.replay)
+        self.workers = self.workers or (workers_for(size, CORES) if device == "cpu" else 1)
         self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.asarray(array)
+
+    def shared(self):
+        """Inside, the other processes are there."""
+        return sharing(self.model, MNIST, self.workers, self.replay, self.threads)
 
     def iteration(self):
         self.model.iteration()
@@ -75,8 +83,16 @@ class Minigan:
         return [g.data for g in mg.grad(loss, self.critic.parameters())]
 
 
-class Eager(Minigan):
-    replay = False
+class OneProcess(Minigan):
+    devices, workers, threads = ("cpu",), 1, CORES
+
+
+class Eager(OneProcess):
+    devices, replay = ("cpu", "gpu"), False
+
+
+class Graph(Minigan):
+    devices, replay = ("gpu",), "graph"
 
 
 class Floor:
@@ -276,7 +292,14 @@ class JAX(Autograd):
         self.lib.block_until_ready(self.held)
 
 
-LIBRARIES = {"minigan": Minigan, "minigan, eager": Eager, "floor": Floor, "PyTorch": PyTorch}
+LIBRARIES = {
+    "minigan": Minigan,
+    "one process": OneProcess,
+    "not replayed": Eager,
+    "graph": Graph,
+    "floor": Floor,
+    "PyTorch": PyTorch,
+}
 LIBRARIES |= {"PyTorch, graph": PyTorchGraph, "JAX": JAX, "HIPS autograd": Autograd}
 
 
@@ -300,23 +323,25 @@ def milliseconds(size, names, device, rounds):
     """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``."""
     built = {name: LIBRARIES[name](size, device) for name in names}
     counts, times = {}, {name: [] for name in names}
-    for name, library in built.items():
-        timed(library, 6)  # as it is, recorded, proven
-        counts[name] = max(1, round(SECONDS * 1000 / timed(library, 2)))
-    for _ in range(rounds):
+    with built["minigan"].shared():
         for name, library in built.items():
-            times[name].append(timed(library, counts[name]))
+            timed(library, 6)  # as it is, recorded, proven
+            counts[name] = max(1, round(SECONDS * 1000 / timed(library, 2)))
+        for _ in range(rounds):
+            for name, library in built.items():
+                times[name].append(timed(library, counts[name]))
     return {name: median(values) for name, values in times.items()}
 
 
 def timed(library, count):
-    """Milliseconds an iteration, of so many."""
-    library.wait()
-    start = time.perf_counter()
-    for _ in range(count):
-        library.iteration()
-    library.wait()
-    return 1000 * (time.perf_counter() - start) / count
+    """Milliseconds an iteration, of so many, with NumPy's threads as they are for this library."""
+    with use_threads(getattr(library, "threads", CORES)):
+        library.wait()
+        start = time.perf_counter()
+        for _ in range(count):
+            library.iteration()
+        library.wait()
+        return 1000 * (time.perf_counter() - start) / count
 
 
 def process(name, device):
@@ -349,18 +374,18 @@ def busy():
 def shared(size, workers, threads):
     """minigan by so many workers, each with so many threads, recorded and proven."""
     ours = Minigan(size, "cpu")
-    with use_threads(threads), sharing(ours.model, MNIST, workers, True, threads):
+    ours.workers, ours.threads = workers, threads
+    with ours.shared():
         timed(ours, 6)
         yield ours
 
 
 def crowd(rounds):
     """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
-    cores = os.cpu_count() or 1
     title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
     table(title, "size", "workers", "threads of each", *columns)
     for label in ("article", "default", "middle"):
-        numbers = [(1, cores), (1, 1), (2, 1), (workers_for(SIZES[label], cores), 1)]
+        numbers = [(1, CORES), (1, 1), (2, 1), (workers_for(SIZES[label], CORES), 1)]
         took = {number: [] for number in numbers}  # of workers, and of threads of each
         for _ in range(rounds):
             for number, values in took.items():
@@ -377,7 +402,7 @@ def by_workers(rounds):
     """A panel of milliseconds an iteration over workers, as many as there are cores, and twice as many."""
     curves = {}
     for label in ("article", "default", "middle"):
-        batch, most = SIZES[label].batch_size, 2 * (os.cpu_count() or 1)
+        batch, most = SIZES[label].batch_size, 2 * CORES
         took = {n: [] for n in range(1, most + 1) if batch % n == 0}
         for _ in range(rounds):
             for n, values in took.items():
@@ -433,8 +458,8 @@ def compare(device, rounds):
         try:
             backend.cutensor_matmul()
         except backend.DeviceError as error:
-            print(f"not replayed: {error}")
-            names.remove("minigan")
+            print(f"no graph: {error}")
+            names.remove("graph")
     ours, *others = names
     ratios = [f"/ {name}" for name in others]
     table(f"milliseconds an iteration, and what {ours} takes of it", "size", *names, "outside products", *ratios)
@@ -460,7 +485,7 @@ def main():
     parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
     parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, NumPy {np.__version__}, kernels for {kernels()}")
+    print(f"{CORES} cores, NumPy {np.__version__}, kernels for {kernels()}")
     if args.crowd:
         crowd(args.rounds)
     elif args.growth:

@@ -194,8 +194,8 @@ def test_a_whole_run(judged, standin, monkeypatch, capsys):
 
 def test_the_clock_is_read_once_the_figures_are_there(monkeypatch):
     """Until then the device may still be at work on them."""
-    run, waited, to_numpy = begun(), [], backend.to_numpy
-    monkeypatch.setattr(backend, "to_numpy", lambda x: waited.append(1) or to_numpy(x))
+    run, waited = begun(), []
+    monkeypatch.setattr(backend, "to_numpy", lambda x: waited.append(1) or x)
     monkeypatch.setattr(time, "perf_counter", lambda: len(waited))
     goes_on(run)
     assert run.seconds == 1
@@ -279,10 +279,9 @@ def test_it_captures_as_cuda_does(standin):
     for call, *args in ((x.item,), (x.get,), (standin.asarray, [1.0]), (standin.matmul, x, x), (stream.synchronize,)):
         with pytest.raises(RuntimeError, match="cannot be captured"):
             call(*args)
-    graph = stream.end_capture()
-    before = x.item()
+    graph, before = stream.end_capture(), x.item()
     graph.launch()
-    assert (before, x.item()) == (1, 2)
+    assert x.item() == before + 1
 
 
 @needs_cupy

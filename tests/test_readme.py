@@ -1,6 +1,8 @@
 """What the README files show is what happens: their Python prints what stands there, and their commands exist."""
 
+import contextlib
 import importlib
+import io
 import re
 import shlex
 from textwrap import indent
@@ -22,22 +24,27 @@ LINES = [line for kind, text in ALL if kind == "sh" for line in re.split(r"\n|&&
 COMMANDS = [words[1:] for words in (shlex.split(line, comments=True) for line in LINES) if words[:1] == ["python"]]
 
 
+def printed(call, *args):
+    """As in a locale that has all characters."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        call(*args)
+    return out.getvalue()
+
+
 def test_every_block_is_of_a_kind_that_is_tested():
     assert {kind for kind, _ in ALL} == {"python", "text", "sh"}
     assert len(re.findall(r"^```", "".join(TEXTS.values()), re.MULTILINE)) == 2 * len(ALL)
 
 
-def test_the_python_prints_what_stands_there(tmp_path, capsys):
+def test_the_python_prints_what_stands_there(tmp_path):
     """Beside a run in ``out``; lines that are shown before the program that they are of run there."""
     (tmp_path / "train-images-idx3-ubyte.gz").symlink_to(MNIST / "train-images-idx3-ubyte.gz")
     run(*TINY, "--data", tmp_path)
-    capsys.readouterr()
     for blocks in BLOCKS.values():
         names = {}
         for (kind, code), (after, text) in zip(blocks, [*blocks[1:], ("", "")]):
             if kind == "python" and not any(indent(code, "    ") in other for _, other in blocks):
-                exec(code, names)
-                assert capsys.readouterr().out == (text if after == "text" else ""), code
+                assert printed(exec, code, names) == (text if after == "text" else ""), code
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -59,15 +66,13 @@ def test_the_links_lead_somewhere():
             assert (path.parent / link).exists(), (path, link)
 
 
-def test_the_explanation_is_the_programs(capsys):
-    explaining.main([])
-    assert capsys.readouterr().out in SHOWN
+def test_the_explanation_is_the_programs():
+    assert printed(explaining.main, []) in SHOWN
 
 
-def test_the_iteration_is_the_programs(capsys):
-    explaining.main(["--iteration"])
-    printed = capsys.readouterr().out
-    assert [text in printed for text in SHOWN if text.startswith("    # ")] == [True, True]
+def test_the_iteration_is_the_programs():
+    program = printed(explaining.main, ["--iteration"])
+    assert [text in program for text in SHOWN if text.startswith("    # ")] == [True, True]
 
 
 @pytest.mark.parametrize("activation", explaining.ACTIVATIONS)
