@@ -141,6 +141,6 @@ def lines(
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         if any(curves):
-            axes.legend(fontsize=7, loc="upper right")  # the best place would take seconds to find
+            axes.legend(fontsize=7)
 
     return draw

@@ -430,7 +430,9 @@ def growth(device, rounds):
             print(f"{what} {n}: {times['minigan']:.2f} ms, the floor {times['floor']:.2f}")
         curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
-    panels.append(pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use"))
+    panels.append(
+        pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use", marks=[0])
+    )
     if device == "cpu":
         panels.append(by_workers(rounds))
     Path("out").mkdir(exist_ok=True)
