@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -66,9 +66,11 @@ class Minigan:
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.asarray(array)
 
+    @contextmanager
     def shared(self):
         """Inside, the other processes are there."""
-        return sharing(self.model, MNIST, self.workers, self.replay, self.threads)
+        with use_threads(self.threads), sharing(self.model, MNIST, self.workers, self.replay, self.threads):
+            yield
 
     def iteration(self):
         self.model.iteration()
@@ -320,28 +322,55 @@ def check_gradients(size, names):
 
 
 def milliseconds(size, names, device, rounds):
-    """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``."""
-    built = {name: LIBRARIES[name](size, device) for name in names}
-    counts, times = {}, {name: [] for name in names}
-    with built["minigan"].shared():
-        for name, library in built.items():
-            timed(library, 6)  # as it is, recorded, proven
-            counts[name] = max(1, round(SECONDS * 1000 / timed(library, 2)))
+    """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``.
+
+    Each has a process of its own, which waits while others are timed, so that their threads do not meet.
+    """
+    times = {name: [] for name in names}
+    with ExitStack() as stack:
+        turns = {name: stack.enter_context(waiting(name, size, device)) for name in names}
         for _ in range(rounds):
-            for name, library in built.items():
-                times[name].append(timed(library, counts[name]))
+            for name, turn in turns.items():
+                times[name].append(turn())
     return {name: median(values) for name, values in times.items()}
 
 
+@contextmanager
+def waiting(name, size, device):
+    """A function that lets a library in a process of its own run for a while: its milliseconds an iteration."""
+    code = f"from tests import benchmark; benchmark.take_turns({name!r}, benchmark.{size!r}, {device!r})"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+
+        def turn():
+            time.sleep(0.3)  # another's threads may still look for work
+            print(file=child.stdin, flush=True)
+            return float(child.stdout.readline())
+
+        child.stdout.readline()  # it is ready
+        yield turn
+        child.stdin.close()
+
+
+def take_turns(name, size, device):
+    """What such a process does: for each line that it reads, some iterations."""
+    library = LIBRARIES[name](size, device)
+    with library.shared() if isinstance(library, Minigan) else nullcontext():
+        timed(library, 20)  # as it is, recorded, proven
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            count = max(1, round(SECONDS * 1000 / timed(library, 2)))
+            print(timed(library, count), flush=True)
+
+
 def timed(library, count):
-    """Milliseconds an iteration, of so many, with NumPy's threads as they are for this library."""
-    with use_threads(getattr(library, "threads", CORES)):
-        library.wait()
-        start = time.perf_counter()
-        for _ in range(count):
-            library.iteration()
-        library.wait()
-        return 1000 * (time.perf_counter() - start) / count
+    """Milliseconds an iteration, of so many."""
+    library.wait()
+    start = time.perf_counter()
+    for _ in range(count):
+        library.iteration()
+    library.wait()
+    return 1000 * (time.perf_counter() - start) / count
 
 
 def process(name, device):
