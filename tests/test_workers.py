@@ -143,7 +143,7 @@ CHILDREN = "/proc/{0}/task/{0}/children"
 def has_a_worker(pid):
     with suppress(OSError):
         children = Path(CHILDREN.format(pid)).read_text().split()
-        return any("spawn_main" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+        return any(b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
 
 
 @pytest.mark.skipif(not Path(CHILDREN.format(os.getpid())).exists(), reason="needs /proc to see who the workers are")
