@@ -168,18 +168,18 @@ def endings() -> Iterator[list[int]]:
 
     After the first signal the program ends by itself; a second signal raises KeyboardInterrupt.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, _: Any) -> None:
-        asked.append(number)
-        if len(asked) > 1:
+        received.append(number)
+        if len(received) > 1:
             raise KeyboardInterrupt
 
     # signals ignored at the start stay ignored: under nohup a closed terminal, in the background Ctrl-C
     heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -316,9 +316,9 @@ def build(args: argparse.Namespace) -> int:
             raise DataError(f"{args.data}: holds {len(images)} images and {len(labels)} labels of them")
         if images.shape[1:] != splits[0][0].shape[1:]:
             raise DataError(f"{args.data}: its test images have another size than its training images")
-    known, asked = (set(labels.tolist()) for _, labels in splits)
+    known, tested = (set(labels.tolist()) for _, labels in splits)
     few = len(splits[0][0]) < BATCH or len(splits[1][0]) < FEWEST
-    if few or len(known) < 2 or asked - known:
+    if few or len(known) < 2 or tested - known:
         raise DataError(
             f"{args.data}: expected {BATCH} training images or more, of two classes or more, and {FEWEST} test images,"
             f" of classes among them; got {len(splits[0][0])}, of {len(known)}, and {len(splits[1][0])}"

@@ -123,7 +123,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         metrics[rank] = *mine, model.rng.bit_generator.state["state"]["state"] % 2**50
 
     @kernel
-    def mean_figures() -> Array:
+    def mean_metrics() -> Array:
         l1, slope, draws = metrics.T
         if (draws != draws[0]).any():
             raise WorkersLost("two workers have drawn other random numbers: they no longer train on the same batches")
@@ -136,7 +136,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
 
     def all_steps() -> Array:
         steps()
-        return mean_figures()
+        return mean_metrics()
 
     def put_back_together(snapshot: dict[str, Any]) -> None:
         meet()  # all workers have read the arrays that they will write to

@@ -100,7 +100,7 @@ class Graph(Minigan):
 class Floor:
     """The matrix products of an iteration alone, as few as the mathematics allows, into ready buffers."""
 
-    package, devices = "minigan", ("cpu", "gpu")
+    package, devices, shared = "minigan", ("cpu", "gpu"), nullcontext
 
     def __init__(self, size, device):
         backend.use(device)
@@ -133,7 +133,7 @@ class Peer:
     A network is a list of parameters, as of ``weights``. The draws are NumPy's, where a library has none.
     """
 
-    devices = ("cpu",)
+    devices, shared = ("cpu",), nullcontext
 
     def __init__(self, size, device):
         self.lib, self.on = importlib.import_module(self.package), {"cpu": "cpu", "gpu": "cuda"}[device]
@@ -355,7 +355,7 @@ def waiting(name, size, device):
 def take_turns(name, size, device):
     """What such a process does: for each line that it reads, some iterations."""
     library = LIBRARIES[name](size, device)
-    with library.shared() if isinstance(library, Minigan) else nullcontext():
+    with library.shared():
         timed(library, 20)  # as it is, recorded, proven
         print("ready", flush=True)
         for _ in sys.stdin:
@@ -383,7 +383,9 @@ def process(name, device):
 
 def run_child(name, device):
     """What ``process`` times; prints the peak memory of this process in KiB, which Linux keeps for it."""
-    timed(LIBRARIES[name](SIZES["article"], device), 50)
+    library = LIBRARIES[name](SIZES["article"], device)
+    with library.shared():
+        timed(library, 50)
     print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
@@ -400,7 +402,7 @@ def busy():
 
 
 @contextmanager
-def shared(size, workers, threads):
+def minigan_by(size, workers, threads):
     """minigan by so many workers, each with so many threads, recorded and proven."""
     ours = Minigan(size, "cpu")
     ours.workers, ours.threads = workers, threads
@@ -418,7 +420,7 @@ def crowd(rounds):
         took = {number: [] for number in numbers}  # of workers, and of threads of each
         for _ in range(rounds):
             for number, values in took.items():
-                with shared(SIZES[label], *number) as ours:
+                with minigan_by(SIZES[label], *number) as ours:
                     alone = timed(ours, 100)
                     with busy():
                         values.append((alone, timed(ours, 100)))
@@ -435,7 +437,7 @@ def by_workers(rounds):
         took = {n: [] for n in range(1, most + 1) if batch % n == 0}
         for _ in range(rounds):
             for n, values in took.items():
-                with shared(SIZES[label], n, 1) as ours:
+                with minigan_by(SIZES[label], n, 1) as ours:
                     values.append(timed(ours, 100))
         curves[label] = list(took), [median(values) for values in took.values()]
         print(f"workers, {label}: {', '.join(f'{n}: {ms:.2f} ms' for n, ms in zip(*curves[label]))}")
