@@ -51,16 +51,17 @@ class WGANGP:
         reals = kernel(self.sample_real)(n * times, self.rng)
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
         for i in range(times):
-            l1_and_slope = self.critic_step(part(reals, i * n, (i + 1) * n), part(fakes, i * n, (i + 1) * n))
+            seen = self.critic_step(part(reals, i * n, (i + 1) * n), part(fakes, i * n, (i + 1) * n))
+        metrics = self.metrics(*seen)
         self.generator_step()
         if self.settings.average:
             for a, p in zip(self.ema.parameters(), self.generator.parameters()):
                 update_ema(a.data, p.data, self.ema_step.data)
                 changed(a)
-        return l1_and_slope
+        return metrics
 
-    def critic_step(self, real: Array, fake: Array) -> Array:
-        """One Adam step of the critic on real and generated rows; returns L1 and the mean slope before it, (2,)."""
+    def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array, Array]:
+        """One Adam step of the critic on real and generated rows; returns its scores of both, and slopes, before it."""
         scores = self.critic(ops.concatenate((real, fake)))
         d_real, d_fake = scores[: len(real)], scores[len(real) :]
         s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
@@ -69,7 +70,7 @@ class WGANGP:
             loss = loss + self.settings.penalty_weight * self.penalty(s)
         self.critic_adam.step(grad(loss, self.critic.parameters()))
         self.constrain(self.critic, self.settings.clip)
-        return l1_and_mean_slope(d_real.data, d_fake.data, s.data)
+        return d_real.data, d_fake.data, s.data
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the present critic."""
@@ -90,6 +91,7 @@ class WGANGP:
     ) -> None:
         self.settings, self.batch_size = settings, settings.batch_size
         self.sample_real: Any = sample_real
+        self.metrics = l1_and_mean_slope
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
         self.schedule, self.noise = SCHEDULES[settings.schedule], NOISES[settings.noise]
         _, self.constrain = CONSTRAINTS[settings.constraint]

@@ -116,11 +116,11 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
             lay_out(tensors, flat, write=rank == 0)
         adam.step = together(adam, p, m, v, gradients, rank, meet)
 
-    critic_step, steps, put_back = model.critic_step, model.device_steps, model.put_back
+    metrics_of, steps, put_back = model.metrics, model.device_steps, model.put_back
 
     @kernel
-    def note(mine: Array) -> None:
-        metrics[rank] = *mine, model.rng.bit_generator.state["state"]["state"] % 2**50
+    def note(*seen: Array) -> None:  # all workers have noted theirs, once the generator has stepped
+        metrics[rank] = *metrics_of(*seen), model.rng.bit_generator.state["state"]["state"] % 2**50
 
     @kernel
     def mean_metrics() -> Array:
@@ -128,11 +128,6 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         if (draws != draws[0]).any():
             raise WorkersLost("two workers have drawn other random numbers: they no longer train on the same batches")
         return numpy.array((l1.mean(), slope.mean()), "float32")
-
-    def noted(real: Array, fake: Array) -> Array:
-        mine = critic_step(real, fake)
-        note(mine)  # all workers have noted theirs, once the generator has stepped
-        return mine
 
     def all_steps() -> Array:
         steps()
@@ -143,7 +138,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         put_back(snapshot)
         meet()
 
-    vars(model).update(critic_step=noted, device_steps=all_steps, put_back=put_back_together)
+    vars(model).update(metrics=note, device_steps=all_steps, put_back=put_back_together)
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
@@ -167,8 +162,8 @@ def together(
     def step_together(gs: list[Array], t: Array, rate: Array) -> None:
         numpy.concatenate([g.ravel() for g in gs], out=gradients[rank])
         meet()
-        numpy.copyto(total, gradients[0][share])
-        for other in gradients[1:]:
+        numpy.add(gradients[0][share], gradients[1][share], out=total)
+        for other in gradients[2:]:
             numpy.add(total, other[share], out=total)
         numpy.multiply(total, 1 / len(gradients), out=total)
         backend.adam_step([total], [p[share]], [m[share]], [v[share]], t, rate, adam.betas, adam.eps)

@@ -280,7 +280,7 @@ def test_a_proof_is_repeated(monkeypatch):
         lambda text: text.replace("    points = mix(real, fake, rng)", "    points = fake"),
         lambda text: text.replace("    noise2 = normal(rng, (4, 3))", "    noise2 = noise[:4]"),
         lambda text: text.replace("positive(", "ones_like("),
-        lambda text: text.replace("    return l1_and_slope2", "    return 2 * l1_and_slope2"),
+        lambda text: text.replace("    return metrics", "    return 2 * metrics"),
         lambda text: text.replace("real2 = part", "del rng\n    real2 = part"),
     ],
 )

@@ -101,7 +101,7 @@ def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
     """L1 at each step of a critic that is trained against a fixed generator."""
     model = WGANGP(settings, draw, 1)
     n = settings.batch_size
-    l1 = [model.critic_step(draw(n, model.rng), model.generate(n))[0] for _ in range(steps)]
+    l1 = [model.metrics(*model.critic_step(draw(n, model.rng), model.generate(n)))[0] for _ in range(steps)]
     return backend.to_numpy(backend.xp.stack(l1))
 
 
