@@ -223,8 +223,8 @@ def concatenate(tensors: Sequence[Tensor | Array], axis: int = 0) -> Tensor:
 
 def _expand(y: Tensor, x: Tensor, axis: Axis) -> Tensor:
     """The result y of a reduction of x with the reduced axes too, of size 1, so that it broadcasts to x."""
-    axes = range(x.ndim) if axis is None else [i % x.ndim for i in (axis if isinstance(axis, tuple) else (axis,))]
-    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    axes = {*axis} if isinstance(axis, tuple) else {axis}
+    shape = tuple(1 if axis is None or axes & {i, i - x.ndim} else n for i, n in enumerate(x.shape))
     return y if y.shape == shape else reshape(y, shape)
 
 
