@@ -1,7 +1,7 @@
 """How fast, against the libraries that are installed beside it: ``python -m tests.benchmark --help``."""
 
 import argparse
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -24,7 +24,6 @@ from minigan.training import WGANGP
 from minigan.workers import sharing, workers_for
 
 CORES = os.cpu_count() or 1
-SECONDS = 0.4  # at least so long is every library timed in every round
 LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
 WEIGHT = 10  # of the penalty
 MNIST = load_images().reshape(-1, 784)
@@ -62,7 +61,7 @@ class Minigan:
         backend.use(device)
         self.model = WGANGP(size, sampler(MNIST), 784, self.replay)
         self.workers = self.workers or (workers_for(size, CORES) if device == "cpu" else 1)
-        self.critic = self.model.critic
+        self.iteration, self.critic = self.model.iteration, self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.asarray(array)
 
@@ -70,10 +69,8 @@ class Minigan:
     def shared(self):
         """Inside, the other processes are there."""
         with use_threads(self.threads), sharing(self.model, MNIST, self.workers, self.replay, self.threads):
-            yield
-
-    def iteration(self):
-        self.model.iteration()
+            self.iteration = self.model.iteration
+            yield self
 
     def wait(self):
         backend.to_numpy(self.critic.parameters()[-1])
@@ -128,31 +125,22 @@ class Floor:
 
 
 class Peer:
-    """Another library, imported where it is built, and what the iteration is in all of them.
+    """Another library, imported where it is built, and what the iteration is in both of them.
 
-    A network is a list of parameters, as of ``weights``. The draws are NumPy's, where a library has none.
+    A network is a list of parameters, as of ``weights``.
     """
 
-    devices, shared = ("cpu",), nullcontext
+    devices, shared, no_grad = ("cpu", "gpu"), nullcontext, nullcontext
 
     def __init__(self, size, device):
         self.lib, self.on = importlib.import_module(self.package), {"cpu": "cpu", "gpu": "cuda"}[device]
-        self.size, self.rng, self.images = size, np.random.default_rng(0), self.array(MNIST)
+        self.size, self.images = size, self.array(MNIST)
         self.networks = [[self.array(a) for a in arrays] for arrays in weights(size)]
-
-    def array(self, x):
-        return x
-
-    def draw(self):
-        """Which images, noise, and where between real and generated rows: of a batch."""
-        n, rng = self.size.batch_size, self.rng
-        noise = rng.standard_normal((n, self.size.noise_dim), "float32")
-        return rng.integers(0, len(MNIST), n), noise, rng.random((n, 1), "float32")
 
     def iteration(self):
         for _ in range(self.size.critic_steps):
             chosen, noise, eps = self.draw()
-            with getattr(self.lib, "no_grad", nullcontext)():
+            with self.no_grad():
                 fake = self.generated(self.networks[1], noise)
             self.step(0, self.critic_loss, self.images[chosen] / np.float32(255), fake, eps)
         self.step(1, self.generator_loss, self.draw()[1])
@@ -177,20 +165,18 @@ class Peer:
     def gradients(self, *batch):
         return [np.asarray(g) for g in self.gradient(self.critic_loss, self.networks[0], *map(self.array, batch))]
 
-    def wait(self):
-        """Return when the device has done all."""
-
 
 class PyTorch(Peer):
-    package, devices, graph = "torch", ("cpu", "gpu"), False
+    """Eager, since its compiler refuses a double backward."""
+
+    package = "torch"
 
     def __init__(self, size, device):
         super().__init__(size, device)
-        lib, how = self.lib, {"lr": LR, "betas": BETAS, "eps": EPS, "fused": True, "capturable": self.graph}
-        self.adams = [lib.optim.Adam(network, **how) for network in self.networks]
+        lib = self.lib
+        self.adams = [lib.optim.Adam(network, LR, BETAS, EPS, fused=True) for network in self.networks]
         self.relu, self.sigmoid, self.linear = lib.relu, lib.sigmoid, lambda x, w, b: lib.addmm(b, x, w)
-        if self.graph and device == "gpu":
-            self.iteration = self.recorded()
+        self.no_grad, self.wait = lib.no_grad, lib.cuda.synchronize if device == "gpu" else lambda: None
 
     def array(self, x):
         return self.lib.tensor(x, device=self.on, requires_grad=x.dtype == "float32")
@@ -213,65 +199,19 @@ class PyTorch(Peer):
             p.grad = g
         self.adams[which].step()
 
-    def wait(self):
-        if self.on == "cuda":
-            self.lib.cuda.synchronize()
 
-    def recorded(self):
-        """An iteration as a CUDA graph, to be replayed."""
-        cuda = self.lib.cuda
-        graph = cuda.CUDAGraph()
-        with cuda.stream(cuda.Stream()):
-            timed(self, 3)
-        with cuda.graph(graph):
-            self.iteration()
-        return graph.replay
+class JAX(Peer):
+    """The whole iteration in one jit."""
 
-
-class PyTorchGraph(PyTorch):
-    devices, graph = ("gpu",), True
-
-
-class Autograd(Peer):
-    package = "autograd"
+    package = "jax"
 
     def __init__(self, size, device):
         super().__init__(size, device)
-        self.relu = lambda x: self.lib.numpy.maximum(x, 0)
-        self.sigmoid = lambda x: 1 / (1 + self.lib.numpy.exp(-x))
-        self.linear = lambda x, w, b: x @ w + b
-        self.adams = [[np.float32(0), [(0 * p, 0 * p) for p in network]] for network in self.networks]
-
-    def slopes(self, critic, points):
-        g = self.lib.grad(lambda points: self.forward(critic, points).sum())(points)
-        return self.lib.numpy.sqrt((g * g).sum(1))
-
-    def gradient(self, loss, network, *args):
-        return self.lib.grad(loss)(network, *args)
-
-    def step(self, which, loss, *args):
-        """Adam, by hand."""
-        network, adam = self.networks[which], self.adams[which]
-        gradient = self.gradient(loss, network, *args)
-        adam[0] += 1
-        rate = LR * (1 - BETAS[1] ** adam[0]) ** 0.5 / (1 - BETAS[0] ** adam[0])
-        for i, (p, g, (m, v)) in enumerate(zip(network, gradient, adam[1])):
-            m += (1 - BETAS[0]) * (g - m)
-            v += (1 - BETAS[1]) * (g * g - v)
-            p -= rate * m / (self.lib.numpy.sqrt(v) + EPS)
-            network[i], adam[1][i] = p, (m, v)  # as JAX's arrays are never changed
-
-
-class JAX(Autograd):
-    """The same, with the whole iteration in one jit."""
-
-    package, devices = "jax", ("cpu", "gpu")
-
-    def __init__(self, size, device):
-        super().__init__(size, device)
-        self.relu, self.sigmoid, self.compiled = self.lib.nn.relu, self.lib.nn.sigmoid, self.lib.jit(self.changed)
-        self.held = self.array({"networks": self.networks, "adams": self.adams, "rng": self.lib.random.key(2)})
-        self.all_images = self.images  # beside it, so as not to be copied
+        adam = importlib.import_module("jax.example_libraries.optimizers").adam
+        begin, self.update, self.parameters = adam(LR, *BETAS, EPS)
+        self.linear, self.relu, self.sigmoid = lambda x, w, b: x @ w + b, self.lib.nn.relu, self.lib.nn.sigmoid
+        self.held = [begin(network) for network in self.networks], [0, 0], self.lib.random.key(2)
+        self.compiled, self.pixels = self.lib.jit(self.changed), self.images  # beside it, so as not to be copied
 
     def array(self, x):
         return self.lib.device_put(x, self.lib.devices(self.on)[0])
@@ -282,27 +222,34 @@ class JAX(Autograd):
         noise = random.normal(b, (n, self.size.noise_dim))
         return random.randint(a, (n,), 0, len(MNIST)), noise, random.uniform(c, (n, 1))
 
+    def slopes(self, critic, points):
+        g = self.lib.grad(lambda points: self.forward(critic, points).sum())(points)
+        return self.lib.numpy.sqrt((g * g).sum(1))
+
+    def gradient(self, loss, network, *args):
+        return self.lib.grad(loss)(network, *args)
+
+    def step(self, which, loss, *args):
+        gradient = self.gradient(loss, self.networks[which], *args)
+        self.adams[which] = self.update(self.steps[which], gradient, self.adams[which])
+        self.networks[which] = self.parameters(self.adams[which])
+        self.steps[which] += 1
+
     def changed(self, held, images):
-        vars(self).update(held, images=images)
+        (self.adams, self.steps, self.rng), self.images = held, images
+        self.networks = [*map(self.parameters, self.adams)]
         super().iteration()
-        return {name: vars(self)[name] for name in held}
+        return self.adams, self.steps, self.rng
 
     def iteration(self):
-        self.held = self.compiled(self.held, self.all_images)
+        self.held = self.compiled(self.held, self.pixels)
 
     def wait(self):
         self.lib.block_until_ready(self.held)
 
 
-LIBRARIES = {
-    "minigan": Minigan,
-    "one process": OneProcess,
-    "not replayed": Eager,
-    "graph": Graph,
-    "floor": Floor,
-    "PyTorch": PyTorch,
-}
-LIBRARIES |= {"PyTorch, graph": PyTorchGraph, "JAX": JAX, "HIPS autograd": Autograd}
+LIBRARIES = {"minigan": Minigan, "one process": OneProcess, "not replayed": Eager, "graph": Graph, "floor": Floor}
+LIBRARIES |= {"PyTorch": PyTorch, "JAX": JAX}
 
 
 # --- How it is measured ---------------------------------------------------------------------------
@@ -314,11 +261,9 @@ def check_gradients(size, names):
     batch = [rng.random((size.batch_size, width), dtype="float32") for width in (784, 784, 1)]
     ours = np.concatenate([g.ravel() for g in Minigan(size, "cpu").gradients(*batch)])
     for name in set(names) - {"floor"}:
-        gradients = LIBRARIES[name](size, "cpu").gradients(*batch)
-        theirs = np.concatenate([g.ravel() for g in gradients])
-        assert theirs.dtype == "float32", f"{name} computes in {theirs.dtype}"
+        theirs = np.concatenate([g.ravel() for g in LIBRARIES[name](size, "cpu").gradients(*batch)])
         error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
-        assert error < 1e-3, f"{name}: the critic's gradients are {error:.1e} off"
+        assert theirs.dtype == "float32" and error < 1e-3, f"{name}: {theirs.dtype} gradients, {error:.1e} off"
 
 
 def milliseconds(size, names, device, rounds):
@@ -359,8 +304,7 @@ def take_turns(name, size, device):
         timed(library, 20)  # as it is, recorded, proven
         print("ready", flush=True)
         for _ in sys.stdin:
-            count = max(1, round(SECONDS * 1000 / timed(library, 2)))
-            print(timed(library, count), flush=True)
+            print(timed(library, max(1, round(400 / timed(library, 2)))), flush=True)
 
 
 def timed(library, count):
@@ -371,22 +315,6 @@ def timed(library, count):
         library.iteration()
     library.wait()
     return 1000 * (time.perf_counter() - start) / count
-
-
-def process(name, device):
-    """Seconds and peak MiB of a whole process: imports, the data, 50 iterations of the article's size."""
-    start = time.perf_counter()
-    code = f"from tests import benchmark; benchmark.run_child({name!r}, {device!r})"
-    peak = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1]
-    return time.perf_counter() - start, int(peak) / 1024
-
-
-def run_child(name, device):
-    """What ``process`` times; prints the peak memory of this process in KiB, which Linux keeps for it."""
-    library = LIBRARIES[name](SIZES["article"], device)
-    with library.shared():
-        timed(library, 50)
-    print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @contextmanager
@@ -401,74 +329,27 @@ def busy():
             process.kill()
 
 
-@contextmanager
-def minigan_by(size, workers, threads):
-    """minigan by so many workers, each with so many threads, recorded and proven."""
-    ours = Minigan(size, "cpu")
-    ours.workers, ours.threads = workers, threads
-    with ours.shared():
-        timed(ours, 6)
-        yield ours
+def by_numbers(label, numbers, rounds, *surroundings):
+    """Median milliseconds an iteration of minigan by so many workers, and threads of each, in each surrounding."""
+    took = {number: [] for number in numbers}
+    for _ in range(rounds):
+        for number, values in took.items():
+            ours = Minigan(SIZES[label], "cpu")
+            ours.workers, ours.threads = number
+            with ours.shared():
+                timed(ours, 6)
+                values.append([])
+                for surrounding in surroundings:
+                    with surrounding():
+                        values[-1].append(timed(ours, 100))
+    return {number: [*map(median, zip(*values))] for number, values in took.items()}
 
 
-def crowd(rounds):
-    """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
-    title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
-    table(title, "size", "workers", "threads of each", *columns)
-    for label in ("article", "default", "middle"):
-        numbers = [(1, CORES), (1, 1), (2, 1), (workers_for(SIZES[label], CORES), 1)]
-        took = {number: [] for number in numbers}  # of workers, and of threads of each
-        for _ in range(rounds):
-            for number, values in took.items():
-                with minigan_by(SIZES[label], *number) as ours:
-                    alone = timed(ours, 100)
-                    with busy():
-                        values.append((alone, timed(ours, 100)))
-        for (workers, threads), values in took.items():
-            alone, beside = map(median, zip(*values))
-            row(label, str(workers), str(threads), f"{alone:.2f}", f"{beside:.1f}")
+# --- What is shown ----------------------------------------------------------------------------------
 
 
-def by_workers(rounds):
-    """A panel of milliseconds an iteration over workers, as many as there are cores, and twice as many."""
-    curves = {}
-    for label in ("article", "default", "middle"):
-        batch, most = SIZES[label].batch_size, 2 * CORES
-        took = {n: [] for n in range(1, most + 1) if batch % n == 0}
-        for _ in range(rounds):
-            for n, values in took.items():
-                with minigan_by(SIZES[label], n, 1) as ours:
-                    values.append(timed(ours, 100))
-        curves[label] = list(took), [median(values) for values in took.values()]
-        print(f"workers, {label}: {', '.join(f'{n}: {ms:.2f} ms' for n, ms in zip(*curves[label]))}")
-    return pictures.lines("", curves, "workers", "ms an iteration")
-
-
-def growth(device, rounds):
-    """Milliseconds an iteration over batch size and width, and memory over 20,000 iterations."""
-    base, memory, panels = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), critic_steps=1), {}, []
-    smallest = Minigan(replace(base, critic=(16,), generator=(16,), batch_size=8), device)
-    for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
-        timed(smallest, end - start)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory[end] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-        print(f"after {end:,} iterations: {memory[end]:.1f} MiB")
-    batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
-    wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
-    for what, sizes in (("batch size", batches), ("width", wider)):
-        took = {n: milliseconds(size, ["minigan", "floor"], device, rounds) for n, size in sizes.items()}
-        for n, times in took.items():
-            print(f"{what} {n}: {times['minigan']:.2f} ms, the floor {times['floor']:.2f}")
-        curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
-        panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
-    panels.append(
-        pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use", marks=[0])
-    )
-    if device == "cpu":
-        panels.append(by_workers(rounds))
-    Path("out").mkdir(exist_ok=True)
-    write(Path("out/growth.png"), pictures.panels(panels, columns=2))
-    print("out/growth.png")
+def row(*cells):
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def table(title, *columns):
@@ -477,15 +358,51 @@ def table(title, *columns):
     row(*["---"] * len(columns))
 
 
-def row(*cells):
-    print(f"| {' | '.join(cells)} |", flush=True)
+def crowd(rounds):
+    """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
+    title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
+    table(title, "size", "workers", "threads of each", *columns)
+    for label in ("article", "default", "middle"):
+        numbers = [(1, CORES), (1, 1), (2, 1), (workers_for(SIZES[label], CORES), 1)]
+        for number, (alone, beside) in by_numbers(label, numbers, rounds, nullcontext, busy).items():
+            row(label, *map(str, number), f"{alone:.2f}", f"{beside:.1f}")
+
+
+def growth(device, rounds):
+    """Milliseconds an iteration over batch size, width and workers, and memory over 20,000 iterations."""
+    base, memory, panels = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), critic_steps=1), {}, []
+    smallest = Minigan(replace(base, critic=(16,), generator=(16,), batch_size=8), device)
+    for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
+        timed(smallest, end - start)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory[end] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
+    wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
+    for what, sizes in (("batch size", batches), ("width", wider)):
+        took = {n: milliseconds(size, ["minigan", "floor"], device, rounds) for n, size in sizes.items()}
+        curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
+        print(what, curves)
+        panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
+    print("MiB after so many iterations", memory)
+    panels.append(
+        pictures.lines("", {"": (list(memory), list(memory.values()))}, "iterations", "MiB in use", marks=[0])
+    )
+    if device == "cpu":
+        curves = {}
+        for label in ("article", "default", "middle"):
+            numbers = [(n, 1) for n in range(1, 2 * CORES + 1) if SIZES[label].batch_size % n == 0]
+            took = by_numbers(label, numbers, rounds, nullcontext)
+            curves[label] = [n for n, _ in took], [alone for (alone,) in took.values()]
+        print("workers", curves)
+        panels.append(pictures.lines("", curves, "workers", "ms an iteration"))
+    Path("out").mkdir(exist_ok=True)
+    write(Path("out/growth.png"), pictures.panels(panels, columns=2))
 
 
 def compare(device, rounds):
-    """Milliseconds an iteration of every library, by sizes, and what a whole process takes."""
-    here = [name for name, library in LIBRARIES.items() if device in library.devices]
-    names = [name for name in here if importlib.util.find_spec(LIBRARIES[name].package)]
-    print(f"not installed: {', '.join(name for name in here if name not in names) or 'none'}")
+    """Milliseconds an iteration of every library, by sizes."""
+    names = [name for name, library in LIBRARIES.items() if device in library.devices]
+    names = [name for name in names if importlib.util.find_spec(LIBRARIES[name].package)]
     if device == "gpu":
         backend.use("gpu")
         try:
@@ -504,11 +421,6 @@ def compare(device, rounds):
         row(label, *times, f"{1 - took['floor'] / took[ours]:.0%}", *ratios)
     if device == "cpu":
         crowd(rounds)
-    table("a whole process, 50 iterations of the article's size", "", "seconds", "peak MiB")
-    for name in names:
-        if name != "floor":
-            seconds, peak = process(name, device)
-            row(name, f"{seconds:.1f}", f"{peak:.0f}")
 
 
 def main():
@@ -516,7 +428,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
     parser.add_argument("--rounds", type=int, default=5, help="each times every library once [5]")
     parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
-    parser.add_argument("--growth", action="store_true", help="only: over batch size, width and iterations")
+    parser.add_argument("--growth", action="store_true", help="only: a picture over batch size, width and workers")
     args = parser.parse_args()
     print(f"{CORES} cores, NumPy {np.__version__}, kernels for {kernels()}")
     if args.crowd:

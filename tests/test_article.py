@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from minigan.article import __main__ as article
-from minigan.article import toys
 from minigan.article.distances import js, js_article, kl, modes_found, shares, sliced_wasserstein, steepest_pair
 from minigan.article.sections import SECTIONS
 from minigan.losses import GAMES
@@ -129,17 +128,3 @@ def test_modes_and_steepest_pair():
     assert modes_found(samples, np.array([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]]), 0.2) == (2, 0.75)
     assert steepest_pair(np.array([0.0, 1.0, 4.0]), np.array([[0.0], [1.0], [2.0]])) == 3
     assert steepest_pair(np.array([0.0, 1.0]), np.array([[1.0], [1.0]])) == 0
-
-
-def test_targets_have_their_modes():
-    for draw, centres, radius in (
-        (toys.normal, [[0]], 5),
-        (toys.tilted(1), [[0.5]], 0.5),
-        (toys.swiss_roll, [[0, 0]], 3),
-        (toys.bimodal, toys.BIMODAL, 2.5),
-        (toys.eight_gaussians, toys.EIGHT, 0.3),
-        (toys.twenty_five_gaussians, toys.TWENTY_FIVE, 0.3),
-    ):
-        samples, centres = draw(5000, np.random.default_rng(0)), np.array(centres)
-        assert (samples.shape, samples.dtype) == ((5000, centres.shape[1]), "float32") and np.abs(samples).max() < 5
-        assert modes_found(samples, centres, radius) == (len(centres), 1)

@@ -345,9 +345,3 @@ def test_a_copy_has_no_history(copied, long_chain):
     z = copied(y)
     assert (z.op, z.requires_grad, z.item(), z.data is y.data) == (None, True, y.item(), copied is copy.copy)
     assert z.birth > leaf().birth - 2
-
-
-def test_networks_go_to_another_process():
-    net, x = mg.nn.MLP([3, 4, 1], rng=0, dtype="float64"), leaf(2, 3)
-    copied = pickle.loads(pickle.dumps(net))
-    np.testing.assert_array_equal(gradient(copied(x).sum(), x).data, gradient(net(x).sum(), x).data)

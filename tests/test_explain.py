@@ -38,14 +38,6 @@ def test_the_smallest_critic_with_relu():
     assert (first.recorded, second.recorded, told.products, told.error) == (True, False, 7, "")
 
 
-def test_tanh_comes_to_the_forward_pass_again():
-    told = story("tanh")
-    assert [told.symbol(v.node) for v in told.sweeps[1].visits if told.again(v)] == ["a", "h"]
-    assert [told.symbol(x) for x in told.missed(told.sweeps[1])] == ["c"]
-    assert told.products == 8
-    assert "a, again" in str(told)
-
-
 def test_zeros_that_are_carried_cost_a_product():
     masked = ops.relu.vjps
     with command.carrying_zeros():

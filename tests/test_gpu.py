@@ -130,15 +130,3 @@ def test_a_recorded_iteration_is_the_iteration(device, how, others):
     for name, tensor in eager.state().items() if device == "stand-in" else ():
         expected, got = backend.to_numpy(tensor), backend.to_numpy(replayed.state()[name])
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6, err_msg=name)
-
-
-@gpu
-@pytest.mark.parametrize("device", ["gpu"], indirect=True)
-@pytest.mark.parametrize("how", [False, True, "graph"])
-def test_real_training_on_the_device_alone(device, how):
-    model = start(device, how, **vars(Settings(seed=1)))
-    for _ in range(200):
-        l1, slope = model.iteration()
-    model.check_finite()
-    assert 0 < l1.item() < 3
-    assert 0.8 < slope.item() < 1.3

@@ -1,6 +1,5 @@
 """An iteration, the metrics of a run, and a short real training."""
 
-import contextlib
 import functools
 from dataclasses import replace
 
@@ -10,8 +9,7 @@ import pytest
 from minigan import backend, judge
 from minigan.data import load_images, sampler
 from minigan.losses import GAMES
-from minigan.nn import CONSTRAINTS
-from minigan.penalties import FORMS, SLOPES, WHERE, slopes
+from minigan.penalties import FORMS, WHERE, slopes
 from minigan.run import Run
 from minigan.settings import NOISES, PENALTIES, PRESETS, SCHEDULES, Settings
 from minigan.training import WGANGP, DivergenceError
@@ -197,20 +195,3 @@ def test_a_short_real_training():
     sets = backend.to_numpy(model.generate(2000)), shuffled, rng.random((2000, 784))
     distance = [judge.frechet(x, held_out) for x in sets]
     assert distance[0] < distance[1] / 2 < distance[2] / 4, distance
-
-
-@pytest.mark.parametrize("constraint", CONSTRAINTS)
-@pytest.mark.parametrize("slope", SLOPES)
-@pytest.mark.parametrize("scale", [0, 1e-30, 1, 1e30])
-def test_extreme_weights_and_smallest_sizes_train_or_diverge(scale, slope, constraint):
-    """One image, a batch of one, with weights so small or large that their squares are 0 or infinite."""
-    settings = Settings(batch_size=1, critic=(4,), generator=(4,), noise_dim=1, constraint=constraint, slope=slope)
-    for pixels in (1, 6):
-        run = Run(settings, (pixels, 1), {})
-        model = run.model(np.full((1, pixels, 1), 200, "uint8"), replay=pixels == 6)
-        for p in model.critic.parameters() + model.generator.parameters():
-            p.data *= np.float32(scale)
-        with np.errstate(all="ignore"), contextlib.suppress(*[DivergenceError] if scale != 1 else []):
-            for _ in range(6):
-                run.iterate()
-            model.check_finite()

@@ -1,0 +1,123 @@
+"""The page that a run leaves, and the generator in it, which answers to mouse, keyboard and touch."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minigan import report
+from minigan.judge import Predictions
+from minigan.run import Run
+from minigan.settings import Settings
+from minigan.training import generate
+from tests.browser import all_evaluated, needs_a_browser
+from tests.running import TINY, run
+
+
+def test_samples_by_class(monkeypatch):
+    samples = np.arange(1, 26, dtype="float32").reshape(25, 1, 1)
+    seen = Predictions(None, np.eye(3)[[0] * 12 + [2] * 13])
+    monkeypatch.setattr("minigan.judge.predict", lambda *_: seen)
+    grid = report.by_class(samples, SimpleNamespace(classifier=None)).reshape(3, 10)
+    assert grid.tolist() == [[*range(1, 11)], [0] * 10, [*range(13, 23)]]
+
+
+def test_samples_beside_their_nearest():
+    training = np.random.default_rng(0).integers(0, 256, (70, 6), dtype="uint8")
+    samples = np.float32(training[10:40] / 255).reshape(30, 2, 3)
+    grid = report.beside_nearest(samples, training).reshape(3, 2, 10, 2, 3)
+    np.testing.assert_array_equal(grid, np.stack([samples.reshape(3, 10, 2, 3)] * 2, axis=1))
+
+
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+def test_interpolations_keep_to_the_noise(noise, monkeypatch):
+    """The way keeps the length that such noise has, and begins and ends in the two vectors."""
+    monkeypatch.setattr(Run, "samples", lambda run, noise: noise)
+    way = report.interpolations(Run(Settings(noise=noise, noise_dim=500), (2, 2), {}), rows=4).reshape(4, 10, 500)
+    assert way.dtype == "float32" and len({row.tobytes() for row in way[:, [0, -1]].reshape(8, -1)}) == 8
+    if noise == "normal":
+        np.testing.assert_allclose(np.linalg.norm(way, axis=2), 500**0.5, rtol=0.15)
+    else:
+        np.testing.assert_allclose(way[:, 3], way[:, 0] + (way[:, 9] - way[:, 0]) / 3, atol=1e-5)
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.open, self.text = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value[:15] for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_holds_everything(judged):
+    run(*TINY, "--data", judged, "--out", "a&b")
+    page = Page(Path("a&b/report.html").read_text(encoding="utf-8"))
+    assert page.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
+    told = "6 iterations in", "Over time", "After 6 iterations", "By class", "Learned, or copied?", "penalty_weight"
+    assert [text for text in told if text not in page.text] == []
+    assert Page(report.table("Numbers", "<b>", [("a", "b"), ("1 <u> 2", "3")])).text == "Numbers<b>ab1 <u> 23"
+    assert Path("a&b/animation.gif").read_bytes().startswith(b"GIF8")
+
+
+# --- The generator in the page ------------------------------------------------------------------
+
+PLAY = """
+  const press = key => get("pad").dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
+  const point = (type, x, y) => get("pad").dispatchEvent(
+    new PointerEvent(type, {pointerId: 1, clientX: box.left + x, clientY: box.top + y, buttons: 1}));
+  get("pad").setPointerCapture = () => 0;
+  const box = get("pad").getBoundingClientRect(), a = draw(), b = draw();
+  const acts = [
+    () => 0, () => press("ArrowLeft"), () => point("pointerdown", 3, 3), () => point("pointermove", 900, 90),
+    () => get("another").click(), () => get("many").children[5].click(), () => get("others").click()];
+  const states = acts.map(act => { act(); return [get("digit").toDataURL(), get("way").toDataURL()]; });
+  const images = noises.map(x => Array.from(generate(Float32Array.from(x))));
+  const ways = [a, walk(a, b, 0), b, walk(a, b, 1)].map(x => Array.from(x));
+  result = [images, states, ways, get("play").hidden, get("many").children.length]
+"""
+
+
+@needs_a_browser
+def test_the_pages_pixels_are_minigans_and_it_answers(tmp_path):
+    noises, pages, pixels = np.random.default_rng(0).standard_normal((5, 4), dtype="float32"), [], []
+    activations = ("relu", "sigmoid"), ("leaky_relu", "tanh"), ("tanh", None), ("softplus", "sigmoid")
+    for (hidden, output), noise in zip(activations, ("normal", "uniform") * 2):
+        settings = Settings(critic=(2,), generator=(7, 9), noise_dim=4, hidden=hidden, output=output, noise=noise)
+        made, folder = Run(settings, (6, 5), {}), tmp_path / hidden
+        for p in made.gan.ema.parameters():
+            p.data = (p.data + np.float32(0.01)).astype("float16").astype("float32")  # as in the page
+        folder.mkdir()
+        made.snapshot(folder)
+        report.report(made, folder, None)
+        pages.append(folder / "report.html")
+        pixels.append(generate(made.gan.ema, noises))
+    results = all_evaluated(pages, f"const noises = {json.dumps(noises.tolist())}; {PLAY}")
+    for (images, states, ways, hidden, cells), expected in zip(results, pixels, strict=True):
+        np.testing.assert_allclose(images, expected, atol=1e-3)
+        np.testing.assert_allclose(ways[::2], ways[1::2], atol=1e-6)
+        digits_and_ways = [len(set(drawn)) for drawn in zip(*states)]
+        assert (digits_and_ways, hidden, cells) == ([7, 3], False, 24)  # the way changes with what is chosen
+
+
+def test_a_run_leaves_the_page_with_every_evaluation(tmp_path, images, monkeypatch):
+    made = []
+    monkeypatch.setattr("run_mnist.report", lambda run, *to: made.append(run.iteration) or report.report(run, *to))
+    run(*TINY, "--data", images, "--out", tmp_path, "--evaluate-every", 2)
+    assert made == [2, 4, 6]
+    assert '<section id="play" hidden>' in (tmp_path / "report.html").read_text(encoding="utf-8")
