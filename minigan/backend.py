@@ -44,14 +44,13 @@ def use(device: str) -> None:
         # glibc gives freed memory back to the system, and each iteration would fetch megabytes again, page by page.
         # Once a block of nearly 32 MiB has been freed, glibc keeps freed memory for the next array (mallopt(3)).
         numpy.empty(2**25 - 2**16, "uint8")
-        xp, sigmoid, softplus, adam_step = numpy, _sigmoid, _softplus, kernel(_adam_step)
+        xp, matmul, sigmoid, softplus, adam_step = numpy, _matmul, _sigmoid, _softplus, kernel(_adam_step)
     elif device == "gpu":
         cupy = _usable_cupy()
-        xp, (sigmoid, softplus, *step) = cupy, _fused_kernels(cupy)
+        xp, matmul, (sigmoid, softplus, *step) = cupy, cupy.matmul, _fused_kernels(cupy)
         adam_step = kernel(_adam_step_by(*step))
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
-    matmul = xp.matmul
 
 
 def kernel(function: Callable[..., Array | None]) -> Callable[..., Array]:
@@ -155,6 +154,13 @@ def cutensor_matmul() -> Callable[[Array, Array], Array]:
         return cutensor.contraction(1.0, x, "ik", y, "kj", 0.0, out, "ij")
 
     return matmul
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    """x @ y. If y is transposed and x has few rows, OpenBLAS takes down to half the time for (y.T @ x.T).T."""
+    if x.ndim == y.ndim == 2 and 4 * len(x) <= len(y) and y.flags.f_contiguous and not y.flags.c_contiguous:
+        return numpy.ascontiguousarray(numpy.matmul(y.T, x.T).T)
+    return numpy.matmul(x, y)
 
 
 def _sigmoid(x: Array) -> Array:

@@ -42,9 +42,10 @@ def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> 
     tree.name, tree.decorator_list, tree.returns = name, [], None
     for parameter in tree.args.args:
         parameter.annotation = None
-    source = re.sub(r"\b(backend\.)?xp\.|backend\.(?=matmul)", "numpy.", ast.unparse(tree))
-    for word in set(re.findall(r"[\w.]+(?=\()", source)):
-        called = getattr(backend, word[8:], None) if word.startswith("backend.") else function.__globals__.get(word)
-        if inspect.isfunction(called) and word.removeprefix("backend.") not in sources:
-            _write(word.removeprefix("backend."), called, sources)
-    sources[name] = source.replace("backend.", "")
+    source = re.sub(r"\b(backend\.)?xp\.", "numpy.", ast.unparse(tree))
+    source = re.sub(r"backend\.(\w+)", lambda found: getattr(backend, found[1]).__name__, source)
+    for word in set(re.findall(r"(?<![.\w])\w+(?=\()", source)):
+        called = function.__globals__.get(word) or vars(backend).get(word)
+        if inspect.isfunction(called) and word not in sources:
+            _write(word, called, sources)
+    sources[name] = source

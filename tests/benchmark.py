@@ -113,7 +113,7 @@ class Floor:
         sweeps += [("to weights", generator, n), ("to inputs", generator[1:], n)]
         for way, (a, b), n in ((way, ends, n) for way, layers, n in sweeps for ends in pairwise(layers)):
             x, w, y = (backend.asarray(rng.normal(size=s), dtype="float32") for s in ((n, a), (a, b), (n, b)))
-            left, right = {"forward": (x, w), "to inputs": (y, w.T), "to weights": (x.T, y)}[way]
+            left, right = {"forward": (x, w), "to inputs": (w, y.T), "to weights": (x.T, y)}[way]
             self.products.append((left, right, backend.xp.empty((len(left), right.shape[1]), "float32")))
 
     def iteration(self):
