@@ -30,8 +30,7 @@ def pixel(x: Array) -> Array:
 
 
 ACTIVATIONS = Choices(
-    "hidden activation",
-    {"relu": ops.relu, "leaky_relu": ops.leaky_relu, "tanh": ops.tanh, "softplus": ops.softplus},
+    "hidden activation", {"relu": ops.relu, "leaky_relu": ops.leaky_relu, "tanh": ops.tanh, "softplus": ops.softplus}
 )
 OUTPUTS = Choices("output activation", {None: identity, "sigmoid": ops.sigmoid, "tanh": ops.tanh})
 

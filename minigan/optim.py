@@ -15,11 +15,7 @@ class Adam:
     """
 
     def __init__(
-        self,
-        parameters: Sequence[Tensor],
-        lr: float = 1e-3,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, parameters: Sequence[Tensor], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
         guards.check_rates(lr, self.betas)

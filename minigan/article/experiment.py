@@ -78,11 +78,7 @@ class Trained:
 
 
 def train(
-    settings: Settings,
-    draw: Target,
-    what: str,
-    probe: Callable[[WGANGP], Any] | None = None,
-    times: int = 4,
+    settings: Settings, draw: Target, what: str, probe: Callable[[WGANGP], Any] | None = None, times: int = 4
 ) -> Trained:
     """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it about ``times`` times."""
     dim = draw(1, backend.default_rng(0)).shape[1]
