@@ -165,7 +165,7 @@ def _matmul(x: Array, y: Array) -> Array:
 
 def _sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), accurate for every x."""
-    y = numpy.exp(numpy.minimum(x, 88))  # above 88 the result is 1 anyway, and exp would overflow soon
+    y = numpy.exp(numpy.clip(x, -numpy.inf, 88))  # above 88 the result is 1 anyway, and exp would overflow soon
     y /= y + 1
     return y
 

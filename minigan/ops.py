@@ -119,7 +119,7 @@ def positive(out: Array) -> Array:
 @primitive(lambda g, out, x: g * positive(out.data))
 def relu(x: Array) -> Array:
     """max(x, 0), with derivative 0 at 0"""
-    return backend.xp.maximum(x, 0)
+    return backend.xp.clip(x, 0, float("inf"))  # maximum(x, 0) takes three times as long
 
 
 @kernel
