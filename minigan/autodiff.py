@@ -32,8 +32,8 @@ def grad(
     made without ``create_graph``, so that what flows through it would be missing.
     """
     inputs = guards.as_tuple(inputs)
-    # Outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says. One without a graph is
-    # an error unless zeros are asked for, and so is an input that no gradient is wanted of.
+    # Outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says. An output without a
+    # graph is an error unless zeros are asked for; an input with ``requires_grad`` False always is.
     seeds = guards.checked_seeds(guards.as_tuple(outputs), inputs, grad_outputs, materialize_grads)
 
     gradients = sweep(seeds, set(inputs), create_graph)

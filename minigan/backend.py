@@ -1,7 +1,7 @@
 """The array library in use, NumPy or CuPy, and the device that it computes on.
 
-Only this file chooses between NumPy and CuPy. All other files take array functions from ``backend.xp``, and from here
-the few that CuPy computes in one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so callers
+This file alone chooses between NumPy and CuPy. Other files take array functions from ``backend.xp``, and from here the
+few that CuPy computes in one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so callers
 look them up at each call (``backend.sigmoid(x)``) and never import them by name.
 
 A function that computes on arrays inside a training iteration is marked as a ``kernel``, so that the iteration can be

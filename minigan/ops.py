@@ -6,10 +6,9 @@ returns the gradient with respect to one operand; a primitive has a vjp for each
 written in the functions of this file, so the gradient of a gradient, of any order, needs nothing more. Where an operand
 was broadcast, the sweep adds up over the copies.
 
-A piecewise constant derivative, as of relu, leaky_relu and maximum, is a bare array, a mask, made of ``.data``. The
-graph of a product with a mask holds the mask, and no gradient flows to the mask, since its own derivative is 0. (A
-detached Tensor would do as well; an array says by its type that it is a constant.) ``kernel`` marks a function of
-arrays whose calls a replay notes; ``primitive`` marks its function too.
+The derivative of relu, leaky_relu and maximum is piecewise constant. So it is an array, a mask, and not a Tensor: the
+graph of a product holds the mask, and no gradient flows to it. ``kernel`` marks a function of arrays whose calls are
+recorded for a replay; ``primitive`` marks its function too.
 """
 
 from collections.abc import Sequence
@@ -112,7 +111,7 @@ def softplus(x: Array) -> Array:
 
 @kernel
 def positive(out: Array) -> Array:
-    """The mask of out = relu(x): where it is positive, or NaN, which it must not hide."""
+    """The mask of out = relu(x): true where out is positive, or NaN, which is passed on."""
     return out != 0
 
 
@@ -136,7 +135,7 @@ def leaky_relu(x: Array, slope: float = 0.2) -> Array:
 
 @kernel
 def differs(out: Array, y: Array) -> Array:
-    """The mask of out = maximum(x, y) for x: where it is not y, so that x is the larger, or one is NaN."""
+    """The mask of out = maximum(x, y) for x: true where out is not y, so that x is larger, or one is NaN."""
     return out != y
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from .backend import Array, kernel
+from .backend import Array
 from .choices import Choices
 from .guards import check_slope
 from .losses import GAMES
@@ -12,12 +12,10 @@ from .nn import ACTIVATIONS, CONSTRAINTS, INITS, OUTPUTS
 from .penalties import FORMS, SLOPES, WHERE
 
 
-@kernel
 def normal(rng: Any, shape: tuple[int, int]) -> Array:
     return rng.standard_normal(shape, dtype="float32")
 
 
-@kernel
 def uniform(rng: Any, shape: tuple[int, int]) -> Array:
     return rng.random(shape, dtype="float32") * 2 - 1
 

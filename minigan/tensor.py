@@ -13,9 +13,9 @@ Parameters = ParamSpec("Parameters")
 class Tensor(guards.Guarded):
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
-    ``data`` is a NumPy or CuPy array of floats. A Tensor made by a primitive also holds ``op``, the primitive, and
-    ``args``, the arguments of that call: ``data == op(*args).data``. A Tensor never refers to anything made later, so a
-    graph has no cycles and is freed with its last Tensor. A copy of a Tensor, or a pickle, has no history.
+    ``data`` is a NumPy or CuPy array of floats. A Tensor that was recorded also holds ``op``, the primitive that made
+    it, and ``args``, the arguments of that call: ``data == op(*args).data``. A Tensor never refers to anything made
+    later, so a graph has no cycles and is freed with its last Tensor. A copy or a pickle of a Tensor has no history.
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands have smaller numbers than the Tensor.
 
@@ -56,7 +56,7 @@ class Tensor(guards.Guarded):
     dtype = property(lambda x: x._data.dtype)
     ndim = property(lambda x: x._data.ndim)
 
-    def operands(self) -> list[tuple["Tensor", Callable[..., "Tensor"]]]:
+    def operands(self) -> list[tuple["Tensor", Operator]]:
         """The Tensors among ``args``, each with the vjp that gives its gradient."""
         return [(x, vjp) for x, vjp in zip(self.args, self.op.vjps) if isinstance(x, Tensor)] if self.op else []
 
@@ -67,7 +67,7 @@ class Tensor(guards.Guarded):
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
 
-        An error while an iteration is being recorded: what the value decides would be the same ever after.
+        An error while an iteration is recorded, unless it is a constant: a replay would not read the value again.
         """
         return backend.checked_read(self._data).item()
 
@@ -107,7 +107,7 @@ def no_grad() -> guards.Switch:
     return recording(False)
 
 
-def primitive(*vjps: Callable[..., Tensor]) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
+def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
     """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
 
     The first parameters of ``forward`` are the operands: Tensors, whose arrays ``forward`` gets, or constants (arrays

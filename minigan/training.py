@@ -179,10 +179,10 @@ def generate(generator: MLP, noise: Array) -> Array:
         return generator(noise).data
 
 
-def networks(settings: Settings, dim: int, rng: numpy.random.Generator | int | None = None) -> tuple[MLP, MLP]:
+def networks(settings: Settings, dim: int, rng: numpy.random.Generator) -> tuple[MLP, MLP]:
     """A new critic, (n, dim) to (n, 1), and a new generator, (n, noise_dim) to (n, dim)."""
     layer, _ = CONSTRAINTS[settings.constraint]
-    kind: dict[str, Any] = {"hidden": settings.hidden, "init": settings.init, "rng": numpy.random.default_rng(rng)}
+    kind: dict[str, Any] = {"hidden": settings.hidden, "init": settings.init, "rng": rng}
     critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
     generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
     generator.output = pixel if settings.output == "sigmoid" else generator.output

@@ -6,7 +6,7 @@ Worker 0 of 2, for batches of 64 rows and n parameters:
     parameters[: n // 2] -= step(mean(gradients)[: n // 2])  # worker 1 takes [n // 2 :]; then both wait
 
 So processes wait for each other twice in each Adam step, twelve times in an iteration of the article's program; threads
-of a matrix product would wait in every product. Every worker is a whole model, without knowledge of the others:
+of a matrix product would wait in every product. Every worker is a whole model, of which three things are replaced:
 
 - its random generator draws for all workers, and returns this worker's rows of each batch, so that the batches are the
   same for any number of workers;
@@ -35,7 +35,7 @@ from .data import sampler
 from .settings import Settings
 from .training import WGANGP
 
-ROWS = 16  # at least, of a batch for each worker: each runs all of the Python code
+ROWS = 16  # of a batch, at least, for each worker: all of the Python code takes as long for fewer
 SPINS = 300
 PATIENCE = 1.0  # seconds between two checks that the others are alive
 
@@ -49,7 +49,7 @@ class Shared(NamedTuple):
 
     semaphores: list[Any]
     networks: dict[str, list[Any]]  # parameters, first and second moments, and each worker's gradients, float32
-    metrics: Any  # L1, the mean slope, and a checksum of the draws, of each worker, float64
+    metrics: Any  # L1, the mean slope, and the state of the draws, of each worker, float64
     running: Any  # 0 once training is over
     message: Any  # the error that ended a worker, if known
 
@@ -119,7 +119,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
     metrics_of, steps, put_back = model.metrics, model.device_steps, model.put_back
 
     @kernel
-    def note(*seen: Array) -> None:  # all workers have noted theirs, once the generator has stepped
+    def note(*seen: Array) -> None:  # read after the generator's step, in which all workers meet
         metrics[rank] = *metrics_of(*seen), model.rng.bit_generator.state["state"]["state"] % 2**50
 
     @kernel
@@ -134,7 +134,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         return mean_metrics()
 
     def put_back_together(snapshot: dict[str, Any]) -> None:
-        meet()  # all workers have read the arrays that they will write to
+        meet()  # nobody writes before all have taken their snapshots
         put_back(snapshot)
         meet()
 
@@ -178,7 +178,7 @@ def together(
 
 
 def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
-    """Poll for a tenth of a millisecond, since waking up takes half as long; then sleep, to free the processor."""
+    """Poll for a while, since waking up takes about as long; then sleep, to free the processor."""
     for _ in range(SPINS):
         if semaphore.acquire(False):
             return
@@ -287,7 +287,7 @@ def work(
     settings: Settings,
     pixels: Any,
     shape: tuple[int, ...],
-    replay: bool,
+    replay: bool | str,
     threads: int,
     state: Any,
     iterations: int,

@@ -82,7 +82,7 @@ def test_a_look():
     classifier, images = judging.load(MNIST / judging.FILE, 784), load_images(split="test")[:50]
     seen = judging.predict(classifier, images, block=7)
     assert (seen.features.shape, seen.features.dtype, seen.features.min()) == ((50, 64), "float32", 0)
-    logits = classifier(images.reshape(50, -1).astype("float32") / np.float32(255)).data
+    logits = classifier(rows(images)).data
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(seen.probabilities, softmax, rtol=1e-4, atol=1e-7)
     assert seen.probabilities.dtype == "float32"
