@@ -194,9 +194,10 @@ def generate(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write ``args.generate`` samples of the run in ``args.out``: generated.npy and a grid of the first 100."""
     run, path = reopen(args), args.out / "generated.npy"
     images = run.generate(args.generate, given.get("seed"))
-    with replacing(path) as part:
-        numpy.save(part, images)
-    write(path.with_suffix(".png"), pictures.grid(images[:100], columns=10))
+    with locked(args.out):
+        with replacing(path) as part:
+            numpy.save(part, images)
+        write(path.with_suffix(".png"), pictures.grid(images[:100], columns=10))
     print(f"{args.generate:,} samples of iteration {run.iteration:,}: {path} and .png")
     return 0
 

@@ -307,8 +307,8 @@ def _readable(path: Path) -> bool:
 
 
 def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
-    """uint8 images as float32 in [0, 1]; other images unchanged."""
-    return x.astype("float32") / numpy.float32(255) if x.dtype == numpy.uint8 else x
+    """Images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    return x.astype("float32", copy=False) / numpy.float32(255 if x.dtype == numpy.uint8 else 1)
 
 
 def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:

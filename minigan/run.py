@@ -83,9 +83,11 @@ class Run:
     def generate(self, n: int, seed: int | None = None) -> numpy.ndarray:
         """n samples (n, height, width), the same for the same seed; the default is the seed of the settings."""
         rng = numpy.random.default_rng([self.settings.seed if seed is None else seed, 2])
-        sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
-        noises = (NOISES[self.settings.noise](rng, (size, self.settings.noise_dim)) for size in sizes)
-        return numpy.concatenate([self.samples(noise) for noise in noises])
+        images = numpy.empty((n, *self.shape), "float32")
+        for start in range(0, n, CHUNK):
+            part = images[start : start + CHUNK]
+            part[...] = self.samples(NOISES[self.settings.noise](rng, (len(part), self.settings.noise_dim)))
+        return images
 
     def scores(self, images: numpy.ndarray) -> numpy.ndarray:
         """The scores D (n,) of images (n, height, width), uint8 or floats in [0, 1]: float32, small for real images."""

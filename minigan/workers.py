@@ -212,6 +212,10 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
         raise ValueError(f"{number} workers cannot share batches of {model.batch_size} rows evenly")
     context = multiprocessing.get_context("spawn")
     with undisturbed():
+        if os.name == "posix":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # it removes the semaphores, should this process be killed
         shared, pixels = shared_by(number, model, context), context.RawArray("B", images.size)
     numpy.frombuffer(pixels, "uint8")[:] = images.ravel()
     state = context.RawArray("B", pickle.dumps(model.snapshot()))

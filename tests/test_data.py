@@ -311,6 +311,7 @@ def test_pictures_train_and_are_judged_as_arrays_of_them(tmp_path, capsys, monke
     run(*TINY, "--data", folder, "--size", 5, "--out", out)
     held = load(str(out))
     samples, scores = held.samples(np.zeros((3, 32))), held.scores(SQUARE)
+    np.testing.assert_array_equal(held.scores(SQUARE / 255), scores)
     assert (samples.shape, samples.dtype, scores.shape, scores.dtype) == ((3, 5, 5), "float32", (120,), "float32")
     assert 0 <= samples.min() <= samples.max() <= 1
     with pytest.raises(ValueError, match=r"images \(n, 5, 5\)"):

@@ -117,6 +117,7 @@ def test_kill_9(images, quick, capsys):
         until(process, lambda: len(grids("out")) > 3)
         process.send_signal(signal.SIGSTOP)
         assert "another run is writing there" in fails(capsys, "--resume", "--iterations", load("out").iteration + 1)
+        assert "another run is writing there" in fails(capsys, "--generate", 1)
         Path("out", "checkpoint.npz").rename("checkpoint.npz")  # as before the first is written
         assert "another run is writing there" in fails(capsys, *TINY, "--data", images)
         Path("checkpoint.npz").rename("out/checkpoint.npz")
