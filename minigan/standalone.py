@@ -44,7 +44,7 @@ def _write(name: str, function: Callable[..., Any], sources: dict[str, str]) -> 
         parameter.annotation = None
     source = re.sub(r"\b(backend\.)?xp\.", "numpy.", ast.unparse(tree))
     source = re.sub(r"backend\.(\w+)", lambda found: getattr(backend, found[1]).__name__, source)
-    for word in dict.fromkeys(re.findall(r"(?<![.\w])\w+(?=\()", source)):
+    for word in re.findall(r"(?<![.\w])\w+(?=\()", source):
         called = function.__globals__.get(word) or vars(backend).get(word)
         if inspect.isfunction(called) and word not in sources:
             _write(word, called, sources)
