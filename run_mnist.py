@@ -193,8 +193,8 @@ def report_or_evaluate(args: argparse.Namespace, given: dict[str, Any]) -> int:
 def generate(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write ``args.generate`` samples of the run in ``args.out``: generated.npy and a grid of the first 100."""
     run, path = reopen(args), args.out / "generated.npy"
-    images = run.generate(args.generate, given.get("seed"))
     with locked(args.out):
+        images = run.generate(args.generate, given.get("seed"))
         with replacing(path) as part:
             numpy.save(part, images)
         write(path.with_suffix(".png"), pictures.grid(images[:100], columns=10))

@@ -173,7 +173,7 @@ def _sigmoid(x: Array) -> Array:
 def _softplus(x: Array) -> Array:
     """log(1 + exp(x)), without forming exp of a large number."""
     y = numpy.log1p(numpy.exp(-numpy.abs(x)))
-    y += numpy.maximum(x, 0)
+    y += numpy.clip(x, 0, numpy.inf)
     return y
 
 

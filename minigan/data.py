@@ -308,7 +308,8 @@ def _readable(path: Path) -> bool:
 
 def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
     """Images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
-    return x.astype("float32", copy=False) / numpy.float32(255 if x.dtype == numpy.uint8 else 1)
+    y = x.astype("float32", copy=False)
+    return y / numpy.float32(255) if x.dtype == numpy.uint8 else y
 
 
 def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:

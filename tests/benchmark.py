@@ -64,7 +64,7 @@ class Minigan:
         backend.use(device)
         self.model = WGANGP(size, sampler(MNIST), 784, self.replay)
         self.workers = self.workers or (workers_for(size, threads_for(size, 784)) if device == "cpu" else 1)
-        self.iteration, self.critic = self.model.iteration, self.model.critic
+        self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.asarray(array)
 
@@ -72,8 +72,10 @@ class Minigan:
     def shared(self):
         """Inside, the other processes are there."""
         with use_threads(self.threads), sharing(self.model, MNIST, self.workers, self.replay, self.threads):
-            self.iteration = self.model.iteration
-            yield self
+            yield
+
+    def iteration(self):
+        self.model.iteration()
 
     def wait(self):
         backend.to_numpy(self.critic.parameters()[-1])
@@ -378,12 +380,12 @@ def growth(device, rounds):
     for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
         timed(smallest, end - start)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory[end] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        memory[end] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
     batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
     wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
     for what, sizes in (("batch size", batches), ("width", wider)):
         took = {n: milliseconds(size, ["minigan", "floor"], device, rounds) for n, size in sizes.items()}
-        curves = {name: (list(took), [times[name] for times in took.values()]) for name in ("minigan", "floor")}
+        curves = {name: ([*took], [round(ms[name], 2) for ms in took.values()]) for name in ("minigan", "floor")}
         print(what, curves)
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     print("MiB after so many iterations", memory)
@@ -393,7 +395,7 @@ def growth(device, rounds):
         for label in ("article", "default", "middle"):
             numbers = [(n, 1) for n in range(1, 2 * CORES + 1) if SIZES[label].batch_size % n == 0]
             took = by_numbers(label, numbers, rounds, nullcontext)
-            curves[label] = [n for n, _ in took], [alone for (alone,) in took.values()]
+            curves[label] = [n for n, _ in took], [round(alone, 2) for (alone,) in took.values()]
         print("workers", curves)
         panels.append(pictures.lines("", curves, "workers", "ms an iteration"))
     Path("out").mkdir(exist_ok=True)
