@@ -28,14 +28,16 @@ def grad(
     ``materialize_grads`` for zeros, which is its derivative, also where an output is a constant.
 
     Raises ValueError for that, for an output without a graph, for a missing or misshapen ``grad_outputs``, for an array
-    that was changed since the graph was made of it, and for a gradient on the way from an input to an output that was
-    made without ``create_graph``, so that what flows through it would be missing.
+    that was changed since the graph was made of it, and for an output made of a gradient without a record, one without
+    ``create_graph``, that is younger than an input: what flows through it would be missing. (Whatever it was a gradient
+    of: where it is to be a constant, as the target of another network, ``detach`` says so.)
     """
-    inputs = guards.as_tuple(inputs)
-    # Outputs that have a graph, each with the gradient there: 1, or what ``grad_outputs`` says. An output without a
-    # graph is an error unless zeros are asked for; an input with ``requires_grad`` False always is.
-    seeds = guards.checked_seeds(guards.as_tuple(outputs), inputs, grad_outputs, materialize_grads)
+    outputs, inputs = guards.as_tuple(outputs), guards.as_tuple(inputs)
+    grad_outputs = guards.as_tuple(grad_outputs) if grad_outputs is not None else (None,) * len(outputs)
+    guards.check_asked(outputs, inputs, grad_outputs, materialize_grads)
 
+    # an output without a graph is an error unless zeros are asked for
+    seeds = [(y, seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, grad_outputs)) if y.requires_grad]
     gradients = sweep(seeds, set(inputs), create_graph)
 
     for i, x in enumerate(inputs):
@@ -44,6 +46,15 @@ def grad(
         elif x not in gradients and not allow_unused:
             guards.unused(i, x)
     return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only under allow_unused
+
+
+def seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:
+    """The gradient at output ``i``, y, that a sweep starts with: 1 if none is given."""
+    if not isinstance(g, Tensor):
+        given = isinstance(g, backend.xp.ndarray)  # its dtype has to be that of y
+        g = Tensor(g if given else backend.ones(y.shape, y.dtype) if g is None else backend.asarray(g, dtype=y.dtype))
+    guards.check_seed(i, y, g)
+    return g
 
 
 def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:

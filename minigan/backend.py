@@ -79,12 +79,31 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def array_of(x: Any) -> Any:
     """The array of a Tensor; anything else unchanged."""
-    return x.data if hasattr(x, "requires_grad") else x
+    return x.array if hasattr(x, "requires_grad") else x
 
 
 def as_array(x: Any) -> Array:
     """``x`` as an array: for an array without axes NumPy may return a scalar."""
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
+
+
+def read_only(x: Array) -> Array:
+    """``x`` as a NumPy array that cannot be written to; on the GPU, where CuPy has no such arrays, ``x`` itself."""
+    if xp is numpy:
+        x = x.view()
+        x.flags.writeable = False
+    return x
+
+
+def is_read_only(x: Array) -> bool:
+    return xp is numpy and not x.flags.writeable
+
+
+def span(x: Array) -> tuple[int, int]:
+    """The addresses of the first byte of ``x``, and of the byte behind its last."""
+    start = x.data.ptr if hasattr(x, "get") else x.__array_interface__["data"][0]
+    steps = [(n - 1) * step for n, step in zip(x.shape, x.strides)] if x.size else [-x.itemsize]
+    return start + sum(step for step in steps if step < 0), start + x.itemsize + sum(step for step in steps if step > 0)
 
 
 def checked_read(x: Array) -> Array:

@@ -24,9 +24,11 @@ def gradcheck(
 
     ``f`` is a function of Tensors to a Tensor, and ``inputs`` are its arguments: Tensors, arrays, lists or numbers. The
     elements of an output are summed with weights of mixed sizes and signs, so that mistakes do not cancel; from order 2
-    on, so are the derivatives of the order before. ``f`` must be smooth within ``step`` of the inputs.
+    on, so are the derivatives of the order before. ``f`` must be smooth within ``step`` of the inputs (times an input,
+    where that is larger than 1).
 
-    Raises ValueError where there is nothing to compare, and AssertionError where a finite difference is not finite, or
+    Raises ValueError where there is nothing to compare: no inputs, or an input of which ``f`` has no derivative above
+    ``atol`` and yet depends on. Raises AssertionError where a finite difference is not finite, or
     is further from the result of ``grad`` than ``atol`` + ``rtol`` times the difference itself: with the name of ``f``,
     the order, the input, the index in it, and both values. At order 2 the gradient that vjps are given is an input too.
     """
@@ -57,6 +59,12 @@ def gradcheck(
             if i == 0 and n != 1:
                 continue  # the derivative of order 1 by the weights is f itself
             numeric = finite_differences(lambda *moved, n=n: value(n, *moved), arrays, i, step)
+            noise = 1e-15 * max(1.0, abs(value(n, *arrays))) / step  # what rounding makes of a derivative that is 0
+            if n == 0 and noise < abs(numeric).max(initial=0) <= atol:
+                raise ValueError(
+                    f"gradcheck: {name}, input {i - 1}: no derivative is above atol, {atol:g}, so none was compared;"
+                    " take a smaller atol, or a multiple of the function"
+                )
             near = abs(g - numeric) <= atol + rtol * abs(numeric)
             wrong = numpy.argwhere(~(near & numpy.isfinite(numeric)))
             if len(wrong):
@@ -71,18 +79,21 @@ def gradcheck(
 def finite_differences(
     f: Callable[..., float], arrays: Sequence[numpy.ndarray], i: int, step: float = 1e-5
 ) -> numpy.ndarray:
-    """The gradient of ``f(*arrays)`` with respect to ``arrays[i]``, by two evaluations for each element."""
+    """The gradient of ``f(*arrays)`` with respect to ``arrays[i]``, by two evaluations for each element.
+
+    They are a ``step`` to both sides of the element, or as many of them as it is larger than 1.
+    """
     gradient = numpy.empty_like(arrays[i])
     for at in numpy.ndindex(gradient.shape):
-        sides = []
-        for moved, by in ((arrays[i].copy(), step), (arrays[i].copy(), -step)):
-            moved[at] += by
+        sides, by = [], step * max(1.0, float(abs(arrays[i][at])))
+        for moved, side in ((arrays[i].copy(), by), (arrays[i].copy(), -by)):
+            moved[at] += side
             sides.append(f(*arrays[:i], moved, *arrays[i + 1 :]))
-        gradient[at] = (sides[0] - sides[1]) / (2 * step)
+        gradient[at] = (sides[0] - sides[1]) / (2 * by)
     return gradient
 
 
 def _weights(y: Tensor) -> numpy.ndarray:
     rng = numpy.random.default_rng(12345)
-    signs = numpy.where(numpy.arange(y.data.size) % 3, 1, -1).reshape(y.shape)
+    signs = numpy.where(numpy.arange(y.array.size) % 3, 1, -1).reshape(y.shape)
     return numpy.asarray(rng.uniform(0.5, 1.5, y.shape) * signs)

@@ -5,7 +5,7 @@ Nothing here differentiates. Three errors would otherwise pass in silence.
 An array that was changed after a graph was made of it: the derivative would be of other numbers.
 
     y = (x[:1] * x).sum()
-    x.data += 1             # noted for the memory of the array, so that the view x[:1] counts as changed too
+    adam.step([g])          # of x: noted for the memory of its array, so that the view x[:1] counts as changed too
     grad(y, x)              # ValueError: mul ... was changed in place since
 
 A gradient that was made without ``create_graph`` and is differentiated: its part of the derivative would be lost.
@@ -22,13 +22,12 @@ A gradient that was made without ``create_graph`` and is differentiated: its par
 """
 
 import inspect
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ContextDecorator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from contextvars import ContextVar
 from functools import wraps
-from itertools import count
-from types import CodeType
+from numbers import Rational
 from typing import Any, NoReturn
 from weakref import ref
 
@@ -37,8 +36,6 @@ import numpy
 from . import backend
 from .backend import Array
 
-clock = count(1).__next__  # numbers the births of Tensors, and the writes to their arrays
-is_recording = ContextVar("is_recording", default=True)  # whether this thread's new Tensors remember how they were made
 listener: ContextVar[Any] = ContextVar("listener", default=None)  # to this thread's sweeps: ``explain``'s
 
 # the errors of functions of arrays for wrong arguments, and the errors that a primitive raises for them
@@ -47,7 +44,7 @@ MISUSED |= {ZeroDivisionError: ValueError}
 
 
 def is_tensor(x: Any) -> bool:
-    return isinstance(x, Guarded)
+    return hasattr(x, "birth")
 
 
 # --- A primitive is called ----------------------------------------------------------------------
@@ -64,7 +61,8 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
     for parameter in parameters.parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise TypeError(
-                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {parameter}"
+                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {parameter}; write"
+                f" lambda x: {forward.__name__}(x)"
             )
     defaults = tuple(parameter.default for parameter in parameters.parameters.values())
     arity, required = len(defaults), defaults.count(inspect.Parameter.empty)
@@ -85,14 +83,12 @@ def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Ca
             except tuple(MISUSED) as error:
                 kind = next(told for raised, told in MISUSED.items() if isinstance(error, raised))
                 raise kind(_in_words(call, args, error)) from error
-            dtype = out._data.dtype
+            dtype = out.array.dtype
             constant = True
             for x in args[:operands]:
-                if isinstance(x, Guarded):
+                if isinstance(x, type(out)):
                     constant = False
-                    if x.unrecorded > out.unrecorded and is_recording.get():
-                        out.unrecorded = x.unrecorded
-                    if x._data.dtype is not dtype and x._data.dtype != dtype:
+                    if x.array.dtype is not dtype and x.array.dtype != dtype:
                         return _with_plain_numbers(call, args)
             if constant or dtype.char not in "fd":
                 _check_dtypes(call.__name__, args[:operands], dtype)
@@ -112,8 +108,10 @@ def _bound(name: str, parameters: inspect.Signature, args: tuple, named: dict[st
     return bound.args
 
 
-def _in_words(op: Callable, args: tuple, error: Exception) -> str:
-    got = ", ".join(str(getattr(x, "shape", x)) for x in args)
+def _in_words(op: Any, args: tuple, error: Exception) -> str:
+    usual = [(is_tensor(x) and i < len(op.vjps)) or type(x) is backend.xp.ndarray for i, x in enumerate(args)]
+    kinds = ["" if seen or not hasattr(x, "shape") else f"{type(x).__name__} " for x, seen in zip(args, usual)]
+    got = ", ".join(f"{kind}{getattr(x, 'shape', x)}" for x, kind in zip(args, kinds))
     if not op.__doc__:
         return f"{op.__name__}: got {got}: {error}"
     return f"{op.__name__}: got {got}; expected {op.__doc__.strip().partition(chr(10))[0]}"
@@ -128,7 +126,9 @@ def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:
 
 
 def _plain(x: Any) -> Any:
-    return x.item() if isinstance(x, numpy.generic) or (isinstance(x, numpy.ndarray) and x.ndim == 0) else x
+    if isinstance(x, numpy.generic) or (isinstance(x, numpy.ndarray) and x.ndim == 0):
+        return x.item()
+    return float(x) if isinstance(x, Rational) and not isinstance(x, int) else x
 
 
 def _check_dtypes(name: str, operands: tuple, dtype: Any) -> None:
@@ -149,13 +149,30 @@ def _with_plain_numbers(op: Callable, args: tuple) -> Any:
     raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
 
 
-def as_floats(array: Array, keep_dtype: bool) -> Array:
-    """``array`` as floats: float32, or with ``keep_dtype`` its own. Raises TypeError for float16 kept, or not real."""
+def plain_array(x: Any) -> Any:
+    """``x``, which is no array that computes in a way of its own, so that a derivative would be another."""
+    if isinstance(x, (numpy.matrix, numpy.ma.MaskedArray)):
+        raise TypeError(f"expected a plain array, got a {type(x).__name__}")
+    return x
+
+
+def refuse_no_array(x: Any) -> NoReturn:
+    raise TypeError(f"Tensor: expected an array of the device in use, got {type(x).__name__}; mg.tensor(x) makes one")
+
+
+def refuse_switch(x: Any, on: bool) -> NoReturn:
+    raise AttributeError("requires_grad belongs to how a Tensor is made: write mg.tensor(x, requires_grad=True)")
+
+
+def as_floats(data: Any) -> Array:
+    """A copy of ``data`` as floats: of its own dtype, or else float32. Raises TypeError for float16, or not real."""
+    array, dtype = backend.xp.array(plain_array(data)), "float32"
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
-    if keep_dtype and array.dtype.char == "e":
-        _refuse_half_precision("tensor")
-    dtype = array.dtype.newbyteorder("=") if keep_dtype and array.dtype.kind == "f" else "float32"
+    if hasattr(data, "dtype") and array.dtype.kind == "f":
+        if array.dtype.char == "e":
+            _refuse_half_precision("tensor")
+        dtype = array.dtype.newbyteorder("=")
     return array.astype(dtype, copy=False)
 
 
@@ -171,14 +188,10 @@ def as_tuple(x: Any) -> tuple:
     return (x,) if hasattr(x, "dtype") or not isinstance(x, Iterable) else tuple(x)
 
 
-def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize: bool) -> list[tuple[Any, Any]]:
-    """The outputs that have a graph, each with the gradient that the sweep starts with there, both Tensors.
-
-    Raises ValueError, or TypeError, if ``grad`` cannot differentiate the outputs with respect to these inputs.
-    """
+def check_asked(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize: bool) -> None:
+    """Raises ValueError, or TypeError, if ``grad`` cannot differentiate the outputs with respect to these inputs."""
     if (watcher := listener.get()) is not None:
         watcher.begin_sweep(inputs)
-    grad_outputs = (None,) * len(outputs) if grad_outputs is None else as_tuple(grad_outputs)
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
     for x in (*outputs, *inputs):
@@ -188,17 +201,21 @@ def checked_seeds(outputs: tuple, inputs: tuple, grad_outputs: Any, materialize:
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
     if _depends_on_unrecorded(outputs, inputs):
-        raise ValueError(
-            "grad: an output depends on a gradient that was computed without create_graph=True, so its derivative would"
-            " be lost: pass create_graph=True there, or detach() it if a constant is meant"
-        )
-    for i, y in enumerate(outputs):
+        raise ValueError(f"grad: an output depends on {UNRECORDED}")
+    for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
         if not (y.requires_grad or materialize):
             raise ValueError(
                 f"grad: output {i}, shape {y.shape}, has no graph: nothing that it was made from has"
-                " requires_grad=True, or it was made under no_grad()"
+                " requires_grad=True, or it was made under no_grad(), or it is a constant, as the slope of a line is"
             )
-    return [(y, _seed(i, y, g)) for i, (y, g) in enumerate(zip(outputs, grad_outputs)) if y.requires_grad]
+        if g is None and y.requires_grad and math.prod(y.shape) != 1:
+            raise ValueError(f"grad: output {i} has shape {y.shape}; without grad_outputs it must have one element")
+
+
+UNRECORDED = (
+    "a gradient that was computed without create_graph=True, so its derivative would be lost: pass create_graph=True"
+    " there, or detach() it if a constant is meant"
+)
 
 
 def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
@@ -214,18 +231,9 @@ def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> boo
     return False
 
 
-def _seed(i: int, output: Any, g: Any) -> Any:
-    if g is None:
-        if output.data.size != 1:
-            raise ValueError(
-                f"grad: output {i} has shape {output.shape}; without grad_outputs it must have one element"
-            )
-        g = backend.ones(output.shape, output.dtype)
-    if not (is_tensor(g) or isinstance(g, backend.xp.ndarray)):
-        g = backend.asarray(g, dtype=output.dtype)
-    if (g.shape, g.dtype) != (output.shape, output.dtype):
-        raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {output.dtype} {output.shape}")
-    return g if is_tensor(g) else type(output)(g)
+def check_seed(i: int, y: Any, g: Any) -> None:
+    if (g.shape, g.dtype) != (y.shape, y.dtype):
+        raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {y.dtype} {y.shape}")
 
 
 def notify(node: Any, gradient: Any) -> None:
@@ -240,41 +248,52 @@ def check_unchanged(node: Any) -> None:
     if birth > _latest or not node.op:
         return
     for x in (node, *node.args):
-        if getattr(x, "assigned", 0) > birth or _last_write(x._data if is_tensor(x) else x) > birth:
+        if getattr(x, "assigned", 0) > birth or _written_since(birth, x.array if is_tensor(x) else x):
             raise ValueError(
                 f"grad: {node.op.__name__}, shape {node.shape}, or an operand of it was changed in place since; call"
                 " grad before the change, or compute anew after it"
             )
 
 
-_written: dict[int, tuple[ref, int]] = {}  # by the owning array's id: the array, and the time of its last write
+# by the owning array's id: the array, its first and last address, and the time of its last write; the newest is last
+_written: dict[int, tuple[ref, tuple[int, int], int]] = {}
 _latest = 0  # the time of the last write to any array
 
 
-def _now() -> int:
+def assigned(x: Any) -> None:
+    """Note that ``x`` has another array now."""
     global _latest
-    _latest = clock()
-    return _latest
+    x.assigned = _latest = x.clock()
 
 
 def changed(*tensors: Any) -> None:
-    """Note that the arrays of ``tensors``, all their views, and the arrays that they are views of, were written to.
+    """Note that the arrays of ``tensors``, and all that share memory with them, were written to.
 
     ``grad`` refuses a graph that was made of such an array before:
 
         y = (x * x).sum()
-        x.data[...] = 1; changed(x)
+        x.array[...] = 1; changed(x)
         grad(y, x)    # ValueError; compute y again, from the changed x
     """
-    now = _now()
+    global _latest
     for x in tensors:
-        owner = _owner(x._data)
+        owner, _latest = _owner(x.array), x.clock()
         at = id(owner)
-        _written[at] = _written[at][0] if at in _written else ref(owner, lambda _, at=at: _written.pop(at)), now  # type: ignore[misc]
+        if at not in _written:
+            _written[at] = ref(owner, lambda _, at=at: _written.pop(at)), backend.span(owner), 0  # type: ignore[misc]
+        kept, span, _ = _written.pop(at)  # so that it comes last
+        _written[at] = kept, span, _latest
 
 
-def _last_write(x: Any) -> int:
-    return _written.get(id(_owner(x)), (None, 0))[1] if isinstance(x, backend.xp.ndarray) else 0
+def _written_since(birth: int, x: Any) -> bool:
+    if isinstance(x, backend.xp.ndarray):
+        low, high = backend.span(_owner(x))
+        for _, (start, stop), time in reversed([*_written.values()]):
+            if time <= birth:
+                break
+            if start < high and low < stop:
+                return True
+    return False
 
 
 def _owner(array: Array) -> Array:
@@ -295,11 +314,11 @@ def marked_unrecorded(g: Any) -> Any:
 
 def check_gradient(g: Any, node: Any, x: Any) -> Any:
     """``g``, which a vjp of ``node`` returned for ``x``. Raises TypeError or ValueError if ``g`` does not fit ``x``."""
-    if not isinstance(g, Guarded):
+    if not is_tensor(g):
         raise TypeError(f"{node.op.__name__}: a vjp returned {type(g).__name__}; expected a Tensor, made by primitives")
-    if g._data.shape != x._data.shape and not _broadcasts(x.shape, g.shape):
+    if g.array.shape != x.array.shape and not _broadcasts(x.shape, g.shape):
         raise ValueError(f"{node.op.__name__}: a vjp returned shape {g.shape} for an operand of shape {x.shape}")
-    if g._data.dtype is not x._data.dtype and g.dtype != x.dtype:
+    if g.array.dtype is not x.array.dtype and g.dtype != x.dtype:
         raise TypeError(f"{node.op.__name__}: a vjp returned {g.dtype} for an operand of {x.dtype}")
     if (watcher := listener.get()) is not None:
         watcher.vjp(node, x, g)
@@ -320,83 +339,36 @@ def unused(i: int, x: Any) -> NoReturn:
 # --- Recording is switched ----------------------------------------------------------------------
 
 
-_before: ContextVar[tuple] = ContextVar("before", default=())  # the values that switches replaced, outermost first
+def check_no_yield() -> None:
+    """Raises TypeError if what enters the caller, a switch, is a generator: where that yields, the switch stays on.
 
-
-class Switch(ContextDecorator):
-    """A context manager, and a decorator of functions, that sets a context variable of this thread inside.
-
-    Raises TypeError in a generator, since at a ``yield`` the variable would stay set for the caller.
+    ``__enter__`` of another context manager, of a class or made by contextlib, enters it for whoever enters that.
     """
-
-    def __init__(self, variable: ContextVar, value: Any) -> None:
-        self._variable, self._value = variable, value
-
-    def _recreate_cm(self) -> "Switch":
-        return Switch(self._variable, self._value)
-
-    def __call__(self, function: Any) -> Any:
-        lazy = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_COROUTINE
-        _refuse_generator(getattr(function, "__code__", None), lazy)
-        return super().__call__(function)
-
-    def __enter__(self) -> None:
-        frame: Any = sys._getframe(1)
-        while frame.f_globals.get("__name__") == "contextlib":  # of an ExitStack
-            frame = frame.f_back
-        _refuse_generator(frame.f_code)
-        _before.set((*_before.get(), self._variable.get()))
-        self._variable.set(self._value)
-
-    def __exit__(self, *_: object) -> None:
-        *before, value = _before.get()
-        _before.set(tuple(before))
-        self._variable.set(value)
+    frame: Any = sys._getframe(2)
+    while frame.f_code.co_name == "__enter__" or _of_contextlib(frame) or _of_contextlib(frame.f_back):
+        frame = frame.f_back
+    if frame.f_code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        _refuse_yield(frame.f_code.co_name)
 
 
-def _refuse_generator(code: CodeType | None, kinds: int = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR) -> None:
-    if code and code.co_flags & kinds:
-        raise TypeError(
-            f"no_grad: {code.co_name} is a generator or coroutine, and where it yields, its caller would not record"
-            " either; call a function that does inside what is to be done without a record"
-        )
+def _of_contextlib(frame: Any) -> bool:
+    return frame is not None and frame.f_globals.get("__name__") == "contextlib"
 
 
-# --- A Tensor is taken for an array --------------------------------------------------------------
+def not_lazy(result: Any) -> Any:
+    """``result`` of a function that was called under a switch. Raises TypeError if it is still to be computed."""
+    if isinstance(result, (Generator, AsyncGenerator, Coroutine)):
+        if hasattr(result, "close"):
+            result.close()
+        _refuse_yield(getattr(result, "__name__", type(result).__name__))
+    return result
 
 
-class Guarded:
-    """The base of Tensor: which operations of arrays and numbers a Tensor refuses, and the notes on its array.
-
-    Notes are times on the clock of births. ``assigned`` is the time of the last assignment to ``data``. ``unrecorded``
-    is the birth of the newest unrecorded gradient that the Tensor is, or was made of, or 0: ``detach`` sets it to 0.
-    """
-
-    __slots__ = ("_data", "assigned", "unrecorded")
-    _data: Array
-    unrecorded: int
-    shape: Any
-    dtype: Any
-    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of NumPy's,
-    __array_priority__ = 1000  # and instead of CuPy's
-
-    @property
-    def data(self) -> Array:
-        return self._data
-
-    @data.setter
-    def data(self, data: Array) -> None:
-        if data is self._data:  # as by x.data += 1
-            changed(self)
-        self._data, self.assigned = backend.as_array(data), _now()
-
-    def __eq__(self, other: object) -> NoReturn:
-        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
-
-    __hash__ = object.__hash__
-
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a Tensor is no array: write x.data, or minigan.backend.to_numpy(x); or a function of mg.ops")
+def _refuse_yield(name: str) -> NoReturn:
+    raise TypeError(
+        f"no_grad: {name} is a generator or coroutine, and where it yields, its caller would not record either; call a"
+        " function that does inside what is to be done without a record"
+    )
 
 
 # --- An optimizer -------------------------------------------------------------------------------
@@ -405,41 +377,52 @@ class Guarded:
 def checked_parameters(parameters: Any) -> list[Any]:
     """``parameters`` as a list. Raises TypeError or ValueError for what Adam cannot update, or would update twice."""
     parameters = list(as_tuple(parameters))
-    for p in parameters:
+    for i, p in enumerate(parameters):
         if not is_tensor(p):
             raise TypeError(f"Adam: expected Tensors, got {type(p).__name__}")
         if p.op:
             raise ValueError(f"Adam: a parameter is the result of {p.op.__name__}, and not what it was made of")
-    if len({id(p._data) for p in parameters}) < len(parameters):
-        raise ValueError("Adam: a parameter is there twice, and would be moved twice")
+        if backend.is_read_only(p.array):
+            raise ValueError(f"Adam: the array of parameter {i} cannot be written to; mg.tensor copies it")
+        if _share(p, parameters[:i]):
+            raise ValueError(f"Adam: parameter {i} shares its array with one before it, and would be moved twice")
     return parameters
 
 
-def check_rates(lr: float, betas: Sequence[float]) -> None:
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"Adam: expected two betas from 0 to below 1, got {betas}")
-    if not (isinstance(lr, (int, float, numpy.number)) and lr >= 0):
-        raise ValueError(f"Adam: expected a learning rate of at least 0, got {lr}")
+def _share(x: Any, tensors: Sequence[Any]) -> bool:
+    """Whether some memory of ``x`` is also that of one of ``tensors``."""
+    return any(backend.xp.shares_memory(x.array, y.array) for y in tensors)
 
 
-def checked_gradients(gradients: Any, parameters: Sequence[Any]) -> list[Any]:
-    """``gradients`` as a list. Raises ValueError for wrong shapes, or an array of a parameter, which Adam changes."""
+def check_rates(lr: Any, betas: Any, eps: Any) -> None:
+    ranges = {"lr": (lr, math.inf), "eps": (eps, math.inf)}
+    if not hasattr(betas, "__len__") or len(betas) != 2:
+        raise ValueError(f"Adam: expected two betas, got {betas!r}")
+    for name, (x, end) in (ranges | {f"beta{i}": (beta, 1) for i, beta in enumerate(betas, 1)}).items():
+        if not (isinstance(x, (int, float, numpy.number)) and 0 <= x < end):
+            raise ValueError(f"Adam: expected {name}, a number from 0 to below {end}, got {x!r}")
+
+
+def checked_gradients(gradients: Any, parameters: Sequence[Any], moments: Sequence[Any]) -> list[Any]:
+    """``gradients`` as a list. Raises ValueError for wrong shapes, or a part of what Adam changes before it is read."""
     gradients = list(as_tuple(gradients))
     got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
     if got != expected:
         raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
-    if not {id(p._data) for p in parameters}.isdisjoint(id(g.data) for g in gradients):
-        raise ValueError("Adam: a gradient shares its array with a parameter; expected a copy of it")
+    for i, g in enumerate(gradients):
+        if _share(g, [*parameters, *moments]):
+            raise ValueError(f"Adam: gradient {i} shares its array with a parameter; expected a copy of it")
     return gradients
 
 
 # --- A penalty ----------------------------------------------------------------------------------
 
 
-def same_mark(x: Any, new: Any) -> Any:
-    """``new``, a Tensor of the array of ``x``, marked like ``x`` if ``x`` is an unrecorded gradient."""
-    new.unrecorded = x.unrecorded if is_tensor(x) else 0
-    return new
+def constant(name: str, x: Any) -> Array:
+    """The array of ``x``, a constant. Raises ValueError for a gradient without a record, whose derivative is lost."""
+    if getattr(x, "unrecorded", 0):
+        raise ValueError(f"{name}: got {UNRECORDED}")
+    return backend.array_of(x)
 
 
 def check_pairs(name: str, x: Any, y: Any) -> None:

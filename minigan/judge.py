@@ -124,7 +124,7 @@ def table(samples: dict[str, float], real: dict[str, float]) -> list[tuple[str, 
 def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:
     with no_grad():
         scores = [
-            critic(backend.asarray(in_unit_range(images[i : i + block]))).data.sum()
+            critic(backend.asarray(in_unit_range(images[i : i + block]))).array.sum()
             for i in range(0, len(images), block)
         ]
     return float(sum(backend.to_numpy(s).item() for s in scores) / len(images))
@@ -149,7 +149,7 @@ def predict(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Predic
             for layer in classifier.layers[:-1]:
                 x = classifier.hidden(layer(x))
             logits = classifier.layers[-1](x)
-            parts.append((x.data, ops.exp(logits - ops.logsumexp(logits, 1, keepdims=True)).data))
+            parts.append((x.array, ops.exp(logits - ops.logsumexp(logits, 1, keepdims=True)).array))
     return Predictions(*(numpy.concatenate([backend.to_numpy(a) for a in column]) for column in zip(*parts)))
 
 

@@ -40,7 +40,7 @@ def leaky_critic_loss(d_real: Tensor, d_fake: Tensor, margin: Array, leak: float
 def distance(real: Array, fake: Array) -> Array:
     """The margin of LS-GAN: the distance of each real row (n, d) to the generated row of the same index, as (n, 1)."""
     guards.check_pairs("distance", real, fake)
-    return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).data
+    return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).array
 
 
 def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
@@ -52,7 +52,7 @@ def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
         raise ValueError(f"softmax_cross_entropy: expected an array of {len(x)} whole numbers, a label for each row")
     if not 0 <= labels.min() <= labels.max() < x.shape[1]:
         raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
-    x = x - x.data.max(axis=1, keepdims=True)  # a part common to a row's logits costs digits, and cancels out
+    x = x - x.array.max(axis=1, keepdims=True)  # a part common to a row's logits costs digits, and cancels out
     return ops.mean(ops.logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
 
 

@@ -81,7 +81,7 @@ class SpectralLinear(Linear):
         self.power_iteration()
 
     def power_iteration(self) -> None:
-        power_iterate(self.u.data, self.v.data, self.weight.data)
+        power_iterate(self.u.array, self.v.array, self.weight.array)
         changed(self.u, self.v)
 
     def __call__(self, x: Tensor | Array) -> Tensor:
@@ -140,7 +140,7 @@ def clip(x: Array, limit: float) -> None:
 
 def _clip(critic: MLP, limit: float) -> None:
     for p in critic.parameters():
-        clip(p.data, limit)
+        clip(p.array, limit)
         changed(p)
 
 

@@ -12,7 +12,6 @@ recorded for a replay; ``primitive`` marks its function too.
 """
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 from . import backend
@@ -42,7 +41,7 @@ def mul(x: Array, y: Array) -> Array:
     return x * y
 
 
-@primitive(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
+@primitive(lambda g, out, x, y: g / y, lambda g, out, x, y: -(g / y) * out)
 def div(x: Array, y: Array) -> Array:
     """x / y, of shapes that broadcast together, for y != 0"""
     return x / y
@@ -115,7 +114,7 @@ def positive(out: Array) -> Array:
     return out != 0
 
 
-@primitive(lambda g, out, x: g * positive(out.data))
+@primitive(lambda g, out, x: g * positive(out.array))
 def relu(x: Array) -> Array:
     """max(x, 0), with derivative 0 at 0"""
     return backend.xp.clip(x, 0, float("inf"))  # maximum(x, 0) takes three times as long
@@ -127,7 +126,7 @@ def leaky_mask(x: Array, slope: float) -> Array:
     return backend.xp.where(x > 0, x.dtype.type(1), x.dtype.type(slope))
 
 
-@primitive(lambda g, out, x, slope: g * leaky_mask(x.data, slope))
+@primitive(lambda g, out, x, slope: g * leaky_mask(x.array, slope))
 def leaky_relu(x: Array, slope: float = 0.2) -> Array:
     """x where x > 0, slope * x elsewhere"""
     return x * leaky_mask(x, slope)
@@ -139,9 +138,10 @@ def differs(out: Array, y: Array) -> Array:
     return out != y
 
 
-# y gets what x does not. ``array_of`` takes the array of a Tensor, and leaves a constant, which has no .data, as it is.
+# y gets what x does not. ``array_of`` takes the array of a Tensor, and leaves a constant, which has none, as it is.
 @primitive(
-    lambda g, out, x, y: g * differs(out.data, array_of(y)), lambda g, out, x, y: g - g * differs(out.data, array_of(y))
+    lambda g, out, x, y: g * differs(out.array, array_of(y)),
+    lambda g, out, x, y: g - g * differs(out.array, array_of(y)),
 )
 def maximum(x: Array, y: Array) -> Array:
     """The larger of x and y; where they are alike the gradient goes to y, so that maximum(x, 0) is relu(x)"""
@@ -207,14 +207,19 @@ def _slice(x: Tensor, axis: int, start: int, stop: int | None) -> Tensor:
 )
 def concatenate_pair(x: Array, y: Array, axis: int = 0) -> Array:
     """x and then y along an axis, of shapes that agree but for the axis"""
+    if axis is None:
+        raise TypeError("without an axis NumPy would flatten both")
     return backend.xp.concatenate((x, y), axis=axis)
 
 
 def concatenate(tensors: Sequence[Tensor | Array], axis: int = 0) -> Tensor:
-    """One after the other along an axis, by pairs. Raises ValueError for none at all."""
+    """One after the other along an axis, by pairs of halves. Raises ValueError for none at all."""
     if not len(tensors):
         raise ValueError("concatenate: expected one Tensor or more, got none")
-    return reduce(lambda x, y: concatenate_pair(x, y, axis), tensors)
+    if len(tensors) == 1:
+        return tensors[0]
+    half = len(tensors) // 2
+    return concatenate_pair(concatenate(tensors[:half], axis), concatenate(tensors[half:], axis), axis)
 
 
 # --- Reductions, over ``axis``: an int, a tuple of ints, or None for all -------------------------
@@ -233,17 +238,19 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return x.sum(axis=axis, keepdims=keepdims)
 
 
-# out.data.size / x.data.size is 1 / n, for means of n elements each.
-@primitive(lambda g, out, x, axis, keepdims: broadcast_to(_expand(g, x, axis) * (out.data.size / x.data.size), x.shape))
+# out.array.size / x.array.size is 1 / n, for means of n elements each.
+@primitive(
+    lambda g, out, x, axis, keepdims: broadcast_to(_expand(g, x, axis) * (out.array.size / x.array.size), x.shape)
+)
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The mean of an array over some of its axes, with something there to reduce"""
+    """The mean of an array over some of its axes, not empty"""
     total = x.sum(axis=axis, keepdims=keepdims)
     return total * (total.size / x.size)  # x.mean takes three times as long for small arrays
 
 
 @primitive(lambda g, out, x, axis, keepdims: _expand(g, x, axis) * softmax(x, axis))
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """log(sum(exp(x))) of an array over some of its axes, for any x; its derivative is NaN where it is infinite"""
+    """log(sum(exp(x))) of an array over some of its axes, not empty; its derivative is NaN where it is infinite"""
     top = x.max(axis=axis, keepdims=True)
     top = backend.xp.where(backend.xp.isfinite(top), top, 0)
     out = backend.xp.log(backend.xp.exp(x - top).sum(axis=axis, keepdims=keepdims))
@@ -252,7 +259,7 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @primitive(lambda g, out, x, axis: out * (g - sum(g * out, axis, keepdims=True)))
 def softmax(x: Array, axis: Axis = None) -> Array:
-    """exp(x) / sum(exp(x)) of an array over some of its axes"""
+    """exp(x) / sum(exp(x)) of an array over some of its axes, not empty"""
     y = backend.xp.exp(x - x.max(axis=axis, keepdims=True))
     return y / y.sum(axis=axis, keepdims=True)
 

@@ -17,8 +17,8 @@ class Adam:
     def __init__(
         self, parameters: Sequence[Tensor], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
+        guards.check_rates(lr, betas, eps)
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
-        guards.check_rates(lr, self.betas)
         self.m, self.v = ([Tensor(backend.zeros(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
         self.t, self.rate = (Tensor(backend.asarray(x, dtype="float64")) for x in (0, lr))
 
@@ -29,8 +29,8 @@ class Adam:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        guards.check_rates(lr, self.betas)
-        self.rate.data.fill(lr)
+        guards.check_rates(lr, self.betas, self.eps)
+        self.rate.array.fill(lr)
         changed(self.rate)
 
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -38,7 +38,7 @@ class Adam:
 
         Raises ValueError for other ``grads``.
         """
-        grads = guards.checked_gradients(grads, self.parameters)
-        arrays = ([x.data for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
-        backend.adam_step(*arrays, self.t.data, self.rate.data, self.betas, self.eps)
+        grads = guards.checked_gradients(grads, self.parameters, [*self.m, *self.v])
+        arrays = ([x.array for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
+        backend.adam_step(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
         changed(*self.parameters, *self.m, *self.v, self.t)

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import guards, ops
 from .autodiff import grad
-from .backend import Array, array_of, kernel
+from .backend import Array, kernel
 from .choices import Choices
 from .tensor import Tensor
 
@@ -31,7 +31,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     of its outputs holds every row's own gradient. Where the critic is flat, the slope and its gradient are 0.
     """
     if not (isinstance(points, Tensor) and points.requires_grad):
-        points = guards.same_mark(points, Tensor(array_of(points), requires_grad=True))
+        points = Tensor(guards.constant("gradient_norm", points), requires_grad=True)
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)
@@ -51,9 +51,10 @@ def _rows(x: Tensor) -> Tensor:
 def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
     """eps real + (1 - eps) fake, with one eps from U[0, 1) for each row: arrays (n, ...) of one dtype to such an array.
 
-    The article, section "the result of the penalty". Raises ValueError for different shapes.
+    The article, section "the result of the penalty". The result is a constant: no gradient flows to ``real`` or
+    ``fake``. Raises ValueError for different shapes, and for a gradient that was computed without a record.
     """
-    real, fake = map(array_of, (real, fake))
+    real, fake = (guards.constant("interpolate", x) for x in (real, fake))
     guards.check_pairs("interpolate", real, fake)
     return mix(real, fake, rng)
 

@@ -15,8 +15,7 @@ import numpy
 
 from . import backend
 from .backend import Array
-from .guards import Switch
-from .tensor import Tensor
+from .tensor import Switch, Tensor
 
 TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # their lines are sections
 
@@ -88,7 +87,7 @@ class Tape:
                 line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
                 section = section or f"{frame.f_code.co_name}: {line}"
                 for name, x in frame.f_locals.items():
-                    at, taken = id(x.data if isinstance(x, Tensor) else x), {*self._names.values(), *self.functions}
+                    at, taken = id(x.array if isinstance(x, Tensor) else x), {*self._names.values(), *self.functions}
                     if re.fullmatch(r"v\d+", self._names.get(at, "")):  # only a numbered name so far
                         free = (f"{name}{n}" for n in ("", *range(2, 1000)))
                         self._names[at] = next(n for n in free if n not in taken)

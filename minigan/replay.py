@@ -33,8 +33,9 @@ import numpy
 
 from . import backend
 from .backend import Array
-from .guards import Switch, changed
+from .guards import changed
 from .record import Tape, Unrecordable
+from .tensor import Switch
 
 PROVE_EVERY = 1000
 
@@ -106,7 +107,7 @@ class Program:
     """The kernels of an iteration as a compiled function; ``str`` of a Program is its source."""
 
     def __init__(self, model: Any) -> None:
-        arrays = {name.replace(".", "_"): tensor.data for name, tensor in model.state().items()}
+        arrays = {name.replace(".", "_"): tensor.array for name, tensor in model.state().items()}
         tape = Tape({"rng": model.rng, **arrays})
         with Switch(backend.tape, tape):
             returned = model.device_steps()

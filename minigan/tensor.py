@@ -1,7 +1,11 @@
-"""A Tensor: an array, and how it was made."""
+"""A Tensor: an array, how it was made, and when."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec
+from contextvars import ContextVar
+from copy import deepcopy
+from functools import wraps
+from itertools import count
+from typing import Any, NoReturn, ParamSpec
 
 from . import backend, guards
 from .backend import Array
@@ -10,20 +14,25 @@ Operator = Callable[..., "Tensor"]
 Parameters = ParamSpec("Parameters")
 
 
-class Tensor(guards.Guarded):
+class Tensor:
     """An array that remembers how it was made, so that ``grad`` can walk back from it.
 
-    ``data`` is a NumPy or CuPy array of floats. A Tensor that was recorded also holds ``op``, the primitive that made
-    it, and ``args``, the arguments of that call: ``data == op(*args).data``. A Tensor never refers to anything made
-    later, so a graph has no cycles and is freed with its last Tensor. A copy or a pickle of a Tensor has no history.
+    ``array`` is a NumPy or CuPy array of floats, held and not copied. A Tensor that was recorded also holds ``op``, the
+    primitive that made it, and ``args``, the arguments of that call: ``array`` is that of ``op(*args)``. A Tensor never
+    refers to anything made later, so a graph has no cycles and is freed with its last Tensor. A copy has no history.
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands have smaller numbers than the Tensor.
+    ``unrecorded`` is the birth of the newest gradient without a record (made without ``create_graph``) that the Tensor
+    is, or was made of, or 0. A pickle, as ``detach``, makes a constant: it does not keep this mark; a copy does.
 
-    ``data`` may be assigned to. Code that writes into the array, as ``x.data[...] = 1`` does, calls
-    ``guards.changed(x)``, so that graphs made before are refused from then on.
+    ``data`` is the array for all others to read, and may be assigned to. On the CPU it cannot be written to; on a GPU
+    it could, but nothing would notice. (Code that writes to ``array`` says so: ``guards.changed``.)
     """
 
-    __slots__ = ("__weakref__", "args", "birth", "op", "requires_grad")
+    __slots__ = ("__weakref__", "_requires_grad", "args", "array", "assigned", "birth", "op", "unrecorded")
+    clock = count(1).__next__  # numbers births, and writes to arrays
+    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of NumPy's,
+    __array_priority__ = 1000  # and instead of CuPy's
 
     # ``ops`` defines these: each is a primitive.
     __add__: Operator
@@ -44,65 +53,123 @@ class Tensor(guards.Guarded):
     reshape: Operator
     T: "Tensor"
 
-    # ``data`` is a property of Guarded, which notes when it is assigned to; to read _data is the same, and faster.
-
-    def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        self._data, self.requires_grad, self.birth = data, requires_grad, guards.clock()
+    def __init__(self, array: Array, requires_grad: bool = False) -> None:
+        if not isinstance(array, backend.xp.ndarray):
+            guards.refuse_no_array(array)
+        self.array, self._requires_grad, self.birth = array, requires_grad, self.clock()
         self.op: Any = None
         self.args: tuple = ()
-        self.assigned, self.unrecorded = 0, 0  # the guards' notes: when data was assigned to, the mark of a gradient
+        self.assigned = self.unrecorded = 0  # assigned: when data was assigned to last
 
-    shape = property(lambda x: x._data.shape)
-    dtype = property(lambda x: x._data.dtype)
-    ndim = property(lambda x: x._data.ndim)
+    shape = property(lambda x: x.array.shape)
+    dtype = property(lambda x: x.array.dtype)
+    ndim = property(lambda x: x.array.ndim)
+    requires_grad = property(lambda x: x._requires_grad, guards.refuse_switch)  # it belongs to how a Tensor is made
+
+    @property
+    def data(self) -> Array:
+        return backend.read_only(self.array)
+
+    @data.setter
+    def data(self, data: Array) -> None:
+        array = backend.as_array(data)
+        self.array = array.copy() if backend.is_read_only(array) else array  # as x.data = y.data
+        guards.assigned(self)
 
     def operands(self) -> list[tuple["Tensor", Operator]]:
         """The Tensors among ``args``, each with the vjp that gives its gradient."""
         return [(x, vjp) for x, vjp in zip(self.args, self.op.vjps) if isinstance(x, Tensor)] if self.op else []
 
     def detach(self) -> "Tensor":
-        """The same array, without its history."""
-        return Tensor(self._data)
+        """The same array, without its history: a constant, also where it was made of a gradient without a record."""
+        return Tensor(self.array)
 
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
 
         An error while an iteration is recorded, unless it is a constant: a replay would not read the value again.
         """
-        return backend.checked_read(self._data).item()
+        return backend.checked_read(self.array).item()
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.array)
 
     def __iter__(self) -> Iterator["Tensor"]:
         return map(self.__getitem__, range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(backend.checked_read(self._data))
+        return bool(backend.checked_read(self.array))
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
+
+    __hash__ = object.__hash__
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Tensor is no array: write x.data, or minigan.backend.to_numpy(x); or a function of mg.ops")
+
+    def __copy__(self) -> "Tensor":
+        return self.__deepcopy__({id(self.array): self.array})
+
+    def __deepcopy__(self, memo: dict) -> "Tensor":
+        x = Tensor(deepcopy(self.array, memo), self._requires_grad)
+        x.unrecorded = self.unrecorded
+        return x
 
     def __reduce__(self) -> tuple:
-        return Tensor, (self._data, self.requires_grad)
+        return Tensor, (self.array, self._requires_grad)
 
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self)}, dtype={self.dtype}, requires_grad={self.requires_grad})"
 
 
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
-    """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use.
+    """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use: a constant, or a leaf.
 
     A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
-    data = backend.array_of(data)  # a list stays one, and has no dtype to keep
-    return Tensor(guards.as_floats(backend.xp.array(data), keep_dtype=hasattr(data, "dtype")), requires_grad)
+    return Tensor(guards.as_floats(backend.array_of(data)), requires_grad)
 
 
-def recording(on: bool) -> guards.Switch:
+is_recording = ContextVar("is_recording", default=True)  # whether this thread's new Tensors remember how they were made
+_before: ContextVar[tuple] = ContextVar("before", default=())  # the values that switches replaced, outermost first
+
+
+class Switch:
+    """``with Switch(variable, value):`` sets a context variable of this thread inside; or a decorator of a function.
+
+    Raises TypeError in a generator, since at a ``yield`` the variable would stay set for the caller.
+    """
+
+    def __init__(self, variable: ContextVar, value: Any) -> None:
+        self._variable, self._value = variable, value
+
+    def __enter__(self) -> None:
+        guards.check_no_yield()
+        _before.set((*_before.get(), self._variable.get()))
+        self._variable.set(self._value)
+
+    def __exit__(self, *_: object) -> None:
+        *before, value = _before.get()
+        _before.set(tuple(before))
+        self._variable.set(value)
+
+    def __call__(self, function: Callable) -> Callable:
+        @wraps(function)
+        def call(*args: Any, **named: Any) -> Any:
+            with self:
+                return guards.not_lazy(function(*args, **named))
+
+        return call
+
+
+def recording(on: bool) -> Switch:
     """``with recording(on):`` whether Tensors that this thread makes inside remember how they were made."""
-    return guards.Switch(guards.is_recording, on)
+    return Switch(is_recording, on)
 
 
-def no_grad() -> guards.Switch:
+def no_grad() -> Switch:
     """``with no_grad():`` Tensors made inside keep no history and require no gradient; or a decorator of a function."""
     return recording(False)
 
@@ -121,15 +188,17 @@ def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callab
 
     def decorate(forward: Callable[Parameters, Array]) -> Callable[Parameters, Tensor]:
         n = len(vjps)
-        compute = backend.kernel(forward)  # forward itself; its calls are noted while an iteration is written down
+        compute = backend.kernel(forward)  # which calls forward, and notes it while an iteration is written down
 
-        @guards.called_rightly(forward, n)  # arguments come in their places, with defaults; marks are passed on
+        @guards.called_rightly(forward, n)  # arguments come in their places, with defaults
         def op(*args: Any) -> Tensor:
-            arrays = [x._data if isinstance(x, Tensor) else x for x in args[:n]]
+            arrays = [x.array if isinstance(x, Tensor) else guards.plain_array(x) for x in args[:n]]
             out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
             for x in args[:n]:
-                if isinstance(x, Tensor) and x.requires_grad and guards.is_recording.get():
-                    out.op, out.args, out.requires_grad = op, args, True
+                if isinstance(x, Tensor):
+                    out.unrecorded = max(out.unrecorded, x.unrecorded)
+                    if x._requires_grad and is_recording.get():
+                        out.op, out.args, out._requires_grad = op, args, True
             return out
 
         op.vjps = vjps

@@ -41,7 +41,7 @@ class WGANGP:
             lr = s.learning_rate * self.schedule(self.iterations / s.iterations)
             self.critic_adam.lr = self.generator_adam.lr = lr
         # At first the average is over the last eighth of the iterations, so that the initial weights are forgotten.
-        self.ema_step.data.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
+        self.ema_step.array.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
         self.iterations += 1
         return self.replayed(self) if self.replayed else self.device_steps()
 
@@ -56,7 +56,7 @@ class WGANGP:
         self.generator_step()
         if self.settings.average:
             for a, p in zip(self.ema.parameters(), self.generator.parameters()):
-                update_ema(a.data, p.data, self.ema_step.data)
+                update_ema(a.array, p.array, self.ema_step.array)
                 changed(a)
         return metrics
 
@@ -70,7 +70,7 @@ class WGANGP:
             loss = loss + self.settings.penalty_weight * self.penalty(s)
         self.critic_adam.step(grad(loss, self.critic.parameters()))
         self.constrain(self.critic, self.settings.clip)
-        return d_real.data, d_fake.data, s.data
+        return d_real.array, d_fake.array, s.array
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the present critic."""
@@ -130,11 +130,11 @@ class WGANGP:
         held += [x for owner in owners for x in (type(owner), *vars(owner).values())]
         tensors = [x for adam in adams for x in (*adam.parameters, *adam.m, *adam.v)]
         tensors += [x for x in held if isinstance(x, Tensor)]
-        return [*held, *tensors, *(x.data for x in tensors), *(x.requires_grad for x in tensors)]
+        return [*held, *tensors, *(x.array for x in tensors), *(x.requires_grad for x in tensors)]
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of all that ``device_steps`` changes, for ``put_back``: the arrays, and the state of ``rng``."""
-        return {name: x.data.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
+        return {name: x.array.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
 
     def put_back(self, snapshot: dict[str, Any]) -> None:
         self.restore(snapshot, self.iterations)
@@ -145,14 +145,14 @@ class WGANGP:
         for name, tensor in self.state().items():
             if arrays[name].shape != tensor.shape:
                 raise ValueError(f"restore: {name} is {arrays[name].shape}; expected {tensor.shape}")
-            tensor.data[...] = backend.asarray(arrays[name])
+            tensor.array[...] = backend.asarray(arrays[name])
             changed(tensor)
         self.iterations = iterations
 
     def check_finite(self) -> None:
         """Raises DivergenceError where an array of ``state`` is not finite (on the GPU this waits for the device)."""
         for name, x in self.state().items():
-            if not backend.xp.isfinite(x.data).all():
+            if not backend.xp.isfinite(x.array).all():
                 what = f"the {name.partition('.')[0]}'s parameters are" if x.requires_grad else f"{name} is"
                 raise DivergenceError(f"training diverged: {what} no longer finite")
 
@@ -176,7 +176,7 @@ def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
 def generate(generator: MLP, noise: Array) -> Array:
     """The generator's samples (n, dim) from ``noise`` (n, noise_dim), float32."""
     with no_grad():
-        return generator(noise).data
+        return generator(noise).array
 
 
 def networks(settings: Settings, dim: int, rng: numpy.random.Generator) -> tuple[MLP, MLP]:

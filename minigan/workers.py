@@ -55,7 +55,7 @@ class Shared(NamedTuple):
 
 
 def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
-    sizes = {name: sum(p.data.size for p in adam.parameters) for name, adam in _adams(model).items()}
+    sizes = {name: sum(p.array.size for p in adam.parameters) for name, adam in _adams(model).items()}
     networks = {name: [context.RawArray("f", n) for _ in range(3 + number)] for name, n in sizes.items()}
     semaphores = [context.Semaphore(0) for _ in range(number)]
     metrics, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
@@ -145,10 +145,10 @@ def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
     """Make the Tensors' arrays consecutive pieces of ``flat``; with ``write`` copy their values there first."""
     at = 0
     for x in tensors:
-        piece = flat[at : at + x.data.size].reshape(x.shape)
+        piece = flat[at : at + x.array.size].reshape(x.shape)
         if write:
-            piece[...] = x.data
-        x.data, at = piece, at + x.data.size
+            piece[...] = x.array
+        x.data, at = piece, at + x.array.size
 
 
 def together(
@@ -170,8 +170,8 @@ def together(
         meet()
 
     def step(grads: list[Any]) -> None:
-        grads = guards.checked_gradients(grads, adam.parameters)
-        step_together([g.data for g in grads], adam.t.data, adam.rate.data)
+        grads = guards.checked_gradients(grads, adam.parameters, [*adam.m, *adam.v])
+        step_together([g.array for g in grads], adam.t.array, adam.rate.array)
         guards.changed(*adam.parameters, *adam.m, *adam.v, adam.t)
 
     return step
@@ -256,10 +256,11 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
         for owner, held in before.items():
             for name in vars(owner).keys() - held.keys():
                 delattr(owner, name)
-        model.rng, model.batch_size = before[model]["rng"], before[model]["batch_size"]
+        for name in ("rng", "batch_size", "metrics"):
+            setattr(model, name, before[model][name])
         for adam in _adams(model).values():
             for x in (*adam.parameters, *adam.m, *adam.v):
-                x.data = x.data.copy()
+                x.data = x.array.copy()
 
 
 @contextmanager

@@ -54,6 +54,10 @@ class DeviceArray:
     def __len__(self):
         return len(self._array)
 
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._array.__array_interface__["data"][0])
+
     def __getattr__(self, name):
         if name.startswith("__"):  # NumPy would find __array_interface__ here, and convert
             raise AttributeError(name)

@@ -5,14 +5,16 @@ import gc
 import pickle
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from contextvars import Context
+from functools import partial, wraps
 
 import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import ops
+from minigan import guards, ops
+from minigan.penalties import interpolate
 from minigan.settings import Settings
 from minigan.training import WGANGP
 
@@ -21,6 +23,12 @@ CHANGED = "was changed in place since"
 
 def leaf(*shape):
     return mg.tensor(np.random.default_rng(sum(shape)).normal(size=shape), requires_grad=True)
+
+
+def add_one(x):
+    """As code does that says so."""
+    x.array += 1
+    guards.changed(x)
 
 
 def gradient(y, x, **how):
@@ -84,7 +92,7 @@ def test_there_are_no_reference_cycles(dtype):
             gradients = mg.grad(loss, critic.parameters(), create_graph=True)
             assert {x.dtype for x in (loss, *gradients)} == {np.dtype(dtype)}
             adam.step(gradients)
-            gradients[0].data += 1  # nor is anything kept of arrays that were written to and are gone
+            add_one(gradients[0])  # nor is anything kept of arrays that were written to and are gone
         return gc.collect(), len(gc.get_objects())
 
     while gc.collect():  # what other tests have left may take several times
@@ -137,17 +145,17 @@ def test_whoever_shares_the_memory_shares_the_change(view, write):
     w, v = leaf(3, 3), leaf(3, 3)
     z = VIEWS[view](w)
     made, other = [v * w, v.sum() * z], leaf(3, 3)
-    other.data += 1
+    add_one(other)
     assert mg.grad(made[0].sum() + made[1].sum(), v)
     if write == "another view, a step":
-        w.data = w.data.T
+        w.data = w.array.T
     if write == "in place":
-        w.data += 1
-    elif write == "its view" and isinstance(z, mg.Tensor) and z.data.flags.writeable:
-        z.data += 1
+        add_one(w)
+    elif write == "its view" and isinstance(z, mg.Tensor) and z.array.flags.writeable:
+        add_one(z)
     elif write == "the results":
-        made[0].data *= 2
-        made[1].data *= 2
+        add_one(made[0])
+        add_one(made[1])
     elif write == "assigned":
         w.data = w.data + 1
         del made[1]  # which is of the other array
@@ -158,6 +166,39 @@ def test_whoever_shares_the_memory_shares_the_change(view, write):
             mg.grad(y.sum(), v)
     assert records()  # an error leaves the switch as it was
     assert mg.grad((v.sum() * VIEWS[view](w)).sum(), v)
+
+
+@pytest.mark.parametrize("twice", ["one buffer", "dlpack"])
+def test_memory_that_two_arrays_share(twice):
+    """Whoever it belongs to, and though neither is a view of the other."""
+    buffer, array = bytearray(48), np.ones(3)
+    arrays = [np.frombuffer(buffer)[:3], np.frombuffer(buffer, offset=8)] if twice != "dlpack" else [array, array]
+    w, v = (mg.Tensor(a if a is not array else np.from_dlpack(array), True) for a in arrays)
+    made = (v * v).sum(), (v * 2).sum()
+    mg.optim.Adam([w]).step([mg.tensor(np.ones(3))])
+    for y in made:
+        with pytest.raises(ValueError, match=CHANGED):
+            mg.grad(y, v)
+
+
+def test_data_cannot_be_written_to_but_assigned():
+    x, given = leaf(3), np.zeros(3)
+    for write in (
+        lambda: x.data.fill(0),
+        lambda: np.add(x.data, 1, out=x.data),
+        lambda: setattr(x, "data", x.data.sort()),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            write()
+    with pytest.raises(ValueError, match="read-only"):
+        x.data += 1
+    x.data = given
+    assert x.array is given and x.data.tolist() == [0, 0, 0]
+    x.data = (y := leaf(3)).data
+    add_one(x)  # a copy, to be trained
+    assert (x.data == y.data + 1).all()
+    with pytest.raises(AttributeError, match=r"mg\.tensor\(x, requires_grad=True\)"):
+        x.requires_grad = False
 
 
 def test_the_packages_own_writes_are_noticed():
@@ -210,6 +251,11 @@ MISUSES = [
     (lambda: mg.grad(X.sum(), [X, OTHER]), ValueError, r"no output depends on input 1, shape \(2,\) .*=True zeros"),
     (lambda: mg.grad(X.sum(), X.data), TypeError, "expected Tensors as outputs and inputs, got ndarray"),
     (lambda: mg.tensor([1j]), TypeError, "expected real numbers, got .*complex"),
+    (lambda: mg.tensor(np.ma.array([1.0], mask=[1])), TypeError, "expected a plain array, got a MaskedArray"),
+    (lambda: X * np.ma.array([1.0] * 3), TypeError, r"mul: got \(3,\), MaskedArray \(3,\); expected"),
+    (lambda: mg.Tensor([1.0]) * 2, TypeError, r"expected an array of the device in use, got list; mg\.tensor\(x\)"),
+    (lambda: mg.grad(gradient(X.sum(), X, create_graph=True), X), ValueError, "no graph.* or it is a constant, as the"),
+    (lambda: interpolate(gradient(X**2, X, grad_outputs=X), X, 0), ValueError, "interpolate: got a gradient .* lost"),
     (lambda: X.detach() == X, TypeError, r"x\.data == y\.data"),
     (lambda: X != 1, TypeError, r"x\.data == y\.data"),
     (lambda: np.array(X), TypeError, ARRAY),
@@ -234,6 +280,10 @@ LOST = [  # of x, w and h = x * x: an output, and an input that it depends on th
     lambda x, w, h: ((gradient(h, x, grad_outputs=w * w) * w).sum(), w),
     lambda x, w, h: ((gradient(h, x, grad_outputs=gradient(h.sum(), x, create_graph=True)) * x).sum(), x),
     lambda x, w, h: ((w - 0.1 * gradient((w**3).sum(), w)).sum(), w),
+    *(
+        lambda x, w, h, of=of: ((of(gradient((h * w).sum(), x)) * w).sum(), w)
+        for of in (copy.copy, copy.deepcopy, mg.no_grad()(lambda g: g * 1))
+    ),
 ]
 
 
@@ -252,9 +302,7 @@ def test_a_gradient_without_a_record_is_a_constant_where_that_is_right():
     x, w = leaf(3), leaf(3)
     g = gradient((x * x * w).sum(), x)
     assert (g.requires_grad, g.op) == (False, None)
-    with mg.no_grad():
-        moved = g * 1
-    for constant in (g.detach(), moved):
+    for constant in (g.detach(), mg.tensor(g), pickle.loads(pickle.dumps(g))):
         np.testing.assert_array_equal(gradient((constant * w).sum(), w).data, g.data)
     ps = mg.tensor([1.0], True), mg.tensor([2.0], True)
     for _ in range(2):
@@ -280,11 +328,24 @@ def test_no_grad():
     with pytest.raises(ZeroDivisionError), off:
         raise ZeroDivisionError
     assert (off(records)(), off(records.__call__)(), records()) == (False, False, True)
-    assert (X.detach().requires_grad, X.detach().data is X.data) == (False, True)
+    assert (X.detach().requires_grad, X.detach().array is X.array) == (False, True)
 
 
 def samples():
     with mg.no_grad():
+        yield
+
+
+class Off:
+    def __enter__(self):
+        mg.no_grad().__enter__()
+
+    def __exit__(self, *_):
+        raise AssertionError("it is not entered")
+
+
+def entered():
+    with Off():
         yield
 
 
@@ -297,13 +358,28 @@ async def later():
     pass
 
 
+class Called:
+    def __call__(self):
+        yield
+
+
+@contextmanager
+def without():
+    with mg.no_grad():
+        yield
+
+
 def test_no_grad_is_not_left_by_a_yield():
     """The caller of a generator that is suspended there would not record either."""
     off = mg.no_grad()
-    for lazy in (lambda: [*samples()], lambda: [*stacked()], lambda: off(samples), lambda: off(later)):
+    lazies = [off(f) for f in (samples, later, partial(samples), wraps(records)(lambda: samples()), Called())]
+    for lazy in (lambda: [*samples()], lambda: [*stacked()], lambda: [*entered()], *lazies):
         with pytest.raises(TypeError, match=r"no_grad: \w+ is a generator or coroutine, and where it yields, its c"):
             lazy()
         assert records()
+    with without():
+        assert not records()
+    assert records()
 
 
 def test_threads_and_tasks_record_each_for_itself():
@@ -343,5 +419,5 @@ def test_a_copy_has_no_history(copied, long_chain):
     """It is made where it is copied, or read in another process, and so younger than all that is there."""
     y = long_chain[1]
     z = copied(y)
-    assert (z.op, z.requires_grad, z.item(), z.data is y.data) == (None, True, y.item(), copied is copy.copy)
+    assert (z.op, z.requires_grad, z.item(), z.array is y.array) == (None, True, y.item(), copied is copy.copy)
     assert z.birth > leaf().birth - 2

@@ -150,10 +150,10 @@ def test_the_iteration_as_a_program_is_the_engines_bit_for_bit(preset, tmp_path,
 
     images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype="uint8")
     engine, other = (WGANGP(PRESETS[preset], sampler(images), 784, replay=False) for _ in range(2))
-    arrays = {name.replace(".", "_"): x.data for name, x in other.state().items()}
+    arrays = {name.replace(".", "_"): x.array for name, x in other.state().items()}
     for _ in range(2):
         engine.iteration()
-        other.ema_step.data[...] = engine.ema_step.data
+        other.ema_step.array[...] = engine.ema_step.array
         scope["iteration"](rng=other.rng, draw=other.sample_real, **arrays)
     for name, x in engine.state().items():
         assert x.data.tobytes() == other.state()[name].data.tobytes(), name

@@ -116,7 +116,7 @@ def test_without_the_right_files_it_says_so(folder, capsys):
 
 N = 1000
 MEAN = MLP([784, 1], rng=0)
-MEAN.layers[0].weight.data[:] = 1 / 784  # D is the mean pixel
+MEAN.layers[0].weight.array[:] = 1 / 784  # D is the mean pixel
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ NUMPY = {
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_an_mlp_is_its_formula(hidden, output):
     net = MLP([6, 5, 4, 2], hidden=hidden, output=output, rng=0, dtype="float64")
-    w1, b1, w2, b2, w3, b3 = (p.data for p in net.parameters())
+    w1, b1, w2, b2, w3, b3 = (p.array for p in net.parameters())
     for b, n in ((b1, 5), (b2, 4), (b3, 2)):
         b += np.arange(n)
     by_formula = NUMPY[output](NUMPY[hidden](NUMPY[hidden](X @ w1 + b1) @ w2 + b2) @ w3 + b3)
@@ -65,7 +65,7 @@ def test_power_iteration_finds_the_largest_singular_value_and_the_slope_is_at_mo
     slopes = gradient_norm(critic, X).data
     assert 0.1 < slopes.max() <= 1 + 1e-9
     for layer in critic.layers:
-        layer.weight.data *= 100
+        layer.weight.data = 100 * layer.weight.data
     np.testing.assert_allclose(gradient_norm(critic, X).data, slopes)
 
 
@@ -115,11 +115,11 @@ def test_adam_is_the_published_algorithm_in_place(dtype, tolerance, betas, eps, 
     adam = Adam([mg.Tensor(a, requires_grad=True) for a in arrays], lr=1, betas=betas, eps=eps)
     adam.lr = 0.001
     held = [*adam.parameters, *adam.m, *adam.v]
-    written = [x.data for x in held]
+    written = [x.array for x in held]
     for given in gradients:
         adam.step(map(mg.tensor, given))
     for x, array in zip(held, written):
-        assert x.data is array and x.dtype == dtype
+        assert x.array is array and x.dtype == dtype
     for a, e in zip(arrays, expected):
         np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance)
 
@@ -157,17 +157,29 @@ def test_adam_notes_what_it_writes():
 
 def test_adam_refuses_what_it_would_move_wrongly():
     p, q = (mg.tensor(np.zeros(2), requires_grad=True) for _ in range(2))
-    rate = "ValueError: Adam: expected a learning rate of at least 0, got"
+    number, gradient = (
+        "ValueError: Adam: expected {}, a number from 0 to below {}, got {}",
+        "ValueError: Adam: gradient",
+    )
+    buffer, square = bytearray(32), mg.tensor(np.ones((2, 2)), requires_grad=True)
+    one, other = (mg.Tensor(np.frombuffer(buffer)[i:], requires_grad=True) for i in (0, 1))
     for parameters, gradients, how, message in (
         ([np.zeros(3)], [], {}, "TypeError: Adam: expected Tensors, got ndarray"),
         ([p * 2], [], {}, "ValueError: Adam: a parameter is the result of mul"),
-        ([p, q, p], [], {}, "ValueError: Adam: a parameter is there twice"),
-        ([p, p.detach()], [], {}, "ValueError: Adam: a parameter is there twice"),
-        ([], [], {"betas": (1, 1)}, "ValueError: Adam: expected two betas from 0 to below 1, got (1, 1)"),
-        *(([p], [], {"lr": lr}, f"{rate} {lr}") for lr in (None, -1, np.nan, [1, 2])),
+        ([p, q, p], [], {}, "ValueError: Adam: parameter 2 shares its array with one before it"),
+        ([p, p.detach()], [], {}, "ValueError: Adam: parameter 1 shares its array with one before it"),
+        ([mg.Tensor(p.data)], [], {}, "ValueError: Adam: the array of parameter 0 cannot be written to"),
+        ([p, mg.Tensor(p.array[1:])], [], {}, "ValueError: Adam: parameter 1 shares its array"),
+        ([one, other], [], {}, "ValueError: Adam: parameter 1 shares its array"),
+        *(([], [], {"betas": b}, f"ValueError: Adam: expected two betas, got {b}") for b in (0.9, None, (0.5,))),
+        ([], [], {"betas": (0.5, 1)}, number.format("beta2", 1, 1)),
+        *(([], [], {"eps": x}, number.format("eps", "inf", x)) for x in (-1, None)),
+        *(([p], [], {"lr": x}, number.format("lr", "inf", repr(x))) for x in (None, -1, np.nan, [1], np.array(0.1))),
         *(([p], g, {}, "ValueError: Adam: got gradients of shapes [") for g in ([], [None], [q[:1]], [q * 1, q * 1])),
         ([p, q], [q * 1, None], {}, "ValueError: Adam: got gradients of shapes [(2,), None]; expected [(2,), (2,)]"),
-        ([p, q], [p * 1, p], {}, "ValueError: Adam: a gradient shares its array with a parameter"),
+        ([p, q], [p * 1, p], {}, f"{gradient} 1 shares its array with a parameter"),
+        ([square], mg.grad(square.T, square, grad_outputs=square), {}, f"{gradient} 0 shares"),
+        ([one], [mg.Tensor(np.frombuffer(buffer))], {}, f"{gradient} 0 shares"),
     ):
         with pytest.raises((TypeError, ValueError)) as error:
             Adam(parameters, **how).step(gradients)

@@ -5,6 +5,7 @@ import pytest
 
 import minigan as mg
 from minigan.gradcheck import finite_differences
+from minigan.guards import changed
 from minigan.nn import ACTIVATIONS, MLP
 from minigan.penalties import FORMS, SLOPES, WHERE, difference_quotient, gradient_norm, interpolate, slopes
 
@@ -32,8 +33,8 @@ def test_gradient_for_every_weight_and_bias(hidden, form, where, slope):
     """Against finite differences, with slopes on both sides of 1."""
     critic = MLP([4, 6, 5, 1], hidden=hidden, rng=0, dtype="float64")
     w1, b1, w2, b2, w3, b3 = critic.parameters()
-    b1.data[0], b2.data[:] = -10, 0.1  # of relus, one is dead
-    w3.data /= slopes(critic, REAL, FAKE, rng(), slope, where).data.mean()
+    b1.array[0], b2.array[:] = -10, 0.1  # of relus, one is dead
+    w3.array /= slopes(critic, REAL, FAKE, rng(), slope, where).data.mean()
 
     def penalty(*parameters):
         for layer, weight, bias in zip(critic.layers, parameters[::2], parameters[1::2]):
@@ -51,7 +52,7 @@ def test_gradient_for_every_weight_and_bias(hidden, form, where, slope):
 def test_a_slope_of_zero_has_a_finite_penalty_and_gradient():
     """The norm's derivative at zero: NaN in a plain sqrt of a sum of squares."""
     dead, far, beside = two_layer_relu(), REAL * 3000, FAKE.copy()
-    dead.layers[0].bias.data[:] = -1000
+    dead.layers[0].bias.array[:] = -1000
     far[0] = beside[0] = REAL[0]
     for critic, slope, others in (
         (dead, gradient_norm(dead, REAL), False),
@@ -82,7 +83,8 @@ def test_slopes_at_points_that_are_a_tensor_are_guarded_as_all_is():
     with pytest.raises(ValueError, match="computed without create_graph=True"):
         mg.grad(gradient_norm(critic, REAL + 10 * g).sum(), critic.layers[0].weight)
     slope = gradient_norm(critic, points.detach()).sum()
-    points.data += 1
+    points.array += 1
+    changed(points)
     with pytest.raises(ValueError, match="was changed in place since"):
         mg.grad(slope, critic.layers[0].weight)
 

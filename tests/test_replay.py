@@ -59,7 +59,7 @@ def beginning_with(step, how=True):
 
 
 def move(parameter, by):
-    parameter.data += by
+    parameter.array += by
 
 
 def train(m, iterations=10):
@@ -175,7 +175,7 @@ def test_a_layer_that_is_not_to_be_trained_any_more():
     """The gradient with respect to it is an error, replayed or not."""
     for m in both():
         train(m, 5)
-        m.critic.layers[0].bias.requires_grad = False
+        m.critic.layers[0].bias = m.critic.layers[0].bias.detach()
         with pytest.raises(ValueError, match="has requires_grad=False"):
             m.iteration()
 

@@ -237,12 +237,12 @@ def test_what_cannot_be_replayed_is_one_line(images, quick, capsys, monkeypatch)
 
 
 def infinite(model):
-    model.critic.parameters()[0].data.fill(np.inf)
+    model.critic.parameters()[0].array.fill(np.inf)
 
 
 def spoiled_by_its_last_step(model):
     """L1 is taken before the step: no figure shows it."""
-    model.generator_step = lambda: model.generator.parameters()[0].data.fill(np.nan)
+    model.generator_step = lambda: model.generator.parameters()[0].array.fill(np.nan)
 
 
 @pytest.mark.parametrize(

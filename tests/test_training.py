@@ -171,7 +171,7 @@ def test_an_average_of_what_stands_still_is_what_stands_still():
 def test_what_is_not_finite_is_named(name):
     model = gan(constraint="spectral")
     model.check_finite()
-    model.state()[name].data.flat[-1] = np.inf
+    model.state()[name].array.flat[-1] = np.inf
     told = "the generator's parameters are" if name == "generator.weight1" else f"{name} is"
     with pytest.raises(DivergenceError, match=f"training diverged: {told} no longer finite"):
         model.check_finite()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigan import workers
+from minigan import guards, nn, training, workers
 from minigan.choices import Choices
 from minigan.data import sampler
 from minigan.losses import GAMES
@@ -43,10 +43,12 @@ def trained(settings, number, iterations=4, replay=True):
 
     for rank, model in enumerate(models):
         workers.join(model, shared, rank, look)
-    with ThreadPoolExecutor(number) as pool:
+    with ThreadPoolExecutor(number) as pool, pytest.MonkeyPatch.context() as patch:
+        for module in (guards, nn, training):  # threads have one list of writes, processes one each
+            patch.setattr(module, "changed", lambda *_: None)
         for model in models:
             futures.append(pool.submit(lambda model=model: [model.iteration().copy() for _ in range(iterations)]))
-    metrics = [future.result() for future in futures]
+        metrics = [future.result() for future in futures]
     states = [{name: x.data.copy() for name, x in model.state().items()} for model in models]
     for rank in range(number):
         np.testing.assert_equal((metrics[rank], states[rank]), (metrics[0], states[0]))

@@ -104,7 +104,7 @@ def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
 def generator_gradient(model: WGANGP) -> float:
     """The norm of the generator's gradient, over all parameters together."""
     loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
-    return float(sum((g.data**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
+    return float(sum((g.array**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
 
 
 def end(curve: numpy.ndarray) -> float:

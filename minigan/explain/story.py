@@ -12,7 +12,7 @@ import numpy
 
 from .. import backend, guards
 from ..backend import Array
-from ..tensor import Tensor, tensor
+from ..tensor import Switch, Tensor, tensor
 
 BAR = "\u0304"  # over the symbol of a Tensor: its gradient in the first sweep
 MASK = "A mask is no Tensor: it is constant wherever it does not jump, so nothing flows on from it."
@@ -90,7 +90,7 @@ class Story:
     def __init__(self, sweeps: list[Sweep], names: dict[str, Any], error: str = "") -> None:
         self.sweeps, self.error = sweeps, error
         self.products, self.numbers = 0, dict[int, str]()  # by the ids of the Tensors and calls that made them
-        self._same = {id(v.gradient.data): v.gradient for s in sweeps for v in s.visits}
+        self._same = {id(v.gradient.array): v.gradient for s in sweeps for v in s.visits}
         named = {name: self.itself(x) for name, x in names.items() if isinstance(x, Tensor)}
         shown = [x for x in named.values() if x.op or x.requires_grad or x.unrecorded]
         shown += [x for s in sweeps for x in (*s.inputs, *(v.node for v in s.visits), *s.made)]
@@ -107,7 +107,7 @@ class Story:
 
     def itself(self, x: Tensor) -> Tensor:
         """The Tensor made by a sweep, if ``x`` is the unrecorded copy that ``grad`` returned of it; else ``x``."""
-        return self._same.get(id(x.data), x) if x.unrecorded else x
+        return self._same.get(id(x.array), x) if x.unrecorded else x
 
     def _named(self, named: dict[str, Tensor]) -> dict[int, str]:
         visits = [(s, v) for s in self.sweeps for v in s.visits]
@@ -210,7 +210,7 @@ def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
     unrecorded gradient, ends the story; the Tensors then have the names of the local variables of ``f`` at that point.
     """
     watch, error = Watch(), ""
-    with guards.Switch(guards.listener, watch), guards.Switch(backend.tape, watch):
+    with Switch(guards.listener, watch), Switch(backend.tape, watch):
         try:
             names = f(*args, **named)
         except ValueError as raised:
