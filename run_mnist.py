@@ -204,7 +204,7 @@ def generate(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 def print_table(run: Run, by: Judge) -> None:
     for what, samples, real in judge.table(run.evaluations[-1], by.real):
-        print(f"{what:<66} {samples:>8} {real:>8}")
+        print(f"{what:<60} {samples:>8} {real:>8}")
 
 
 def warn(line: object, *_: Any) -> None:

@@ -55,7 +55,7 @@ def add_settings(parser: Parser) -> None:
 
 
 def flag(setting: Field) -> str:
-    return setting.metadata["flag"] or f"--{setting.name.replace('_', '-')}"
+    return f"--{setting.name.rstrip('_').replace('_', '-')}"
 
 
 def _how(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]]:

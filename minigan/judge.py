@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 from tqdm import tqdm
@@ -29,13 +29,15 @@ FILE = "classifier.npz"
 HIDDEN = (256, 64)
 EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
 
-SAMPLES = 10_000  # at most so many test images are the reference; MNIST has as many
+SAMPLES = 10_000  # at most so many images on each side of a comparison; MNIST has as many test images
 FEWEST = 30  # with fewer images the metrics would mean nothing
+# Of ten distances of real images to others, drawn anew each time, one is then a fifth from their mean (MNIST).
+FEWEST_FOR_DISTANCE = 5_000
 NEIGHBOURS = 1_000  # so many samples are compared with every training image
 
 # each metric's description in the table, and its format
 METRICS = {
-    "frechet": ("Frechet distance of the classifier's features to test images", ".2f"),
+    "frechet": ("Frechet distance of the classifier's features to test's", ".2f"),
     "units": ("... in units of real against real", ".2f"),
     "precision": ("precision: samples among test images (k = 3)", ".3f"),
     "recall": ("recall: test images among samples (k = 3)", ".3f"),
@@ -50,6 +52,9 @@ METRICS = {
 class Judge:
     """An evaluator of samples, with the classifier and the images of ``source``; its test images are the reference.
 
+    As many images stand on each side of every comparison: samples, ``test`` images, and ``others``, training images in
+    the place of samples. Of larger sets these are a random choice, the same each time.
+
     Pictures are resized to ``size``; ``train`` may hold the training images, if they are loaded already. Raises
     DataError where images or classifier are missing or damaged, or do not belong together.
     """
@@ -63,7 +68,9 @@ class Judge:
             raise DataError(
                 f"{source}: to judge samples takes {FEWEST} training and test images; remove {path.name} there"
             )
-        self.train, self.test = train.reshape(len(train), -1), test.reshape(len(test), -1)[:SAMPLES]
+        n, rng = min(SAMPLES, len(train), len(test)), numpy.random.default_rng(0)
+        self.train = train.reshape(len(train), -1)
+        self.test, self.others = (x.reshape(len(x), -1)[rng.permutation(len(x))[:n]] for x in (test, train))
         self.classifier = load(path, self.train.shape[1])
         self._real = predict(self.classifier, self.test)
         features = self._real.features
@@ -72,37 +79,40 @@ class Judge:
             raise DataError(f"{path}: sees no difference between the test images; remove it, or make it anew")
 
     @cached_property
-    def real(self) -> dict[str, float]:
-        """The metrics of training images in the place of samples, as many as test images ("nearest" of test images)."""
-        return self._metrics(self.train[: len(self.test)]) | {"units": 1.0, "nearest": self._nearest(self.test)}
+    def real(self) -> dict[str, Any]:
+        """The metrics of training images in the place of samples ("nearest" of test images)."""
+        metrics = self._metrics(self.others)
+        return metrics | {"units": metrics["frechet"] and 1.0, "nearest": self._nearest(self.test)}
 
-    def __call__(self, samples: numpy.ndarray, critic: MLP) -> dict[str, float]:
+    def __call__(self, samples: numpy.ndarray, critic: MLP) -> dict[str, Any]:
         """The metrics of samples (n, pixels), float32 in [0, 1], as many as there are rows in ``test``.
+
+        With too few images for a distance, it and its units are None.
 
         Among them is L1 = mean D(samples) - mean D(real), for training images and for test images, which the critic
         never saw: where the two L1 differ, the critic has begun to memorise its training images (Gulrajani et al. 2017,
         arXiv 1704.00028, figure 5).
         """
         metrics = self._metrics(samples)
-        fake, train, test = (_mean_score(critic, x) for x in (samples, self.train[: len(self.test)], self.test))
+        fake, train, test = (_mean_score(critic, x) for x in (samples, self.others, self.test))
         metrics |= {
-            "units": metrics["frechet"] / max(self.real["frechet"], 1e-9),
+            "units": metrics["frechet"] and metrics["frechet"] / max(self.real["frechet"], 1e-9),
             "nearest": self._nearest(samples),
             "l1_train": fake - train,
             "l1_test": fake - test,
         }
-        if not numpy.isfinite(list(metrics.values())).all():
+        if not numpy.isfinite([x for x in metrics.values() if x is not None]).all():
             raise DivergenceError("the samples are too far from any image to be judged: a metric of them is not finite")
         return metrics
 
-    def _metrics(self, images: numpy.ndarray) -> dict[str, float]:
+    def _metrics(self, images: numpy.ndarray) -> dict[str, Any]:
         seen = predict(self.classifier, images)
         if not numpy.isfinite(seen.features).all():
             raise DivergenceError("the classifier's features of the samples are not finite: there is nothing to judge")
         shares = numpy.bincount(classes(seen), minlength=seen.probabilities.shape[1]) / len(images)
         precision, recall = precision_recall(self._real.features, seen.features)
         return {
-            "frechet": frechet(seen.features, self._real.features),
+            "frechet": frechet(seen.features, self._real.features) if len(images) >= FEWEST_FOR_DISTANCE else None,
             "precision": precision,
             "recall": recall,
             "classes": float((shares >= 0.01).sum()),
@@ -115,10 +125,12 @@ class Judge:
         return float(numpy.median(nearest(images[:NEIGHBOURS], self.train)[1]))
 
 
-def table(samples: dict[str, float], real: dict[str, float]) -> list[tuple[str, str, str]]:
+def table(samples: dict[str, Any], real: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of text (metric, samples, real images); the first row is the head."""
-    rows = [(what, format(samples[name], how), format(real[name], how)) for name, (what, how) in METRICS.items()]
-    return [("", "samples", "real"), *rows]
+    had = [(what, samples[name], real[name], how) for name, (what, how) in METRICS.items() if samples[name] is not None]
+    rows = [(what, format(x, how), format(y, how)) for what, x, y, how in had]
+    few = [(f"no Frechet distance: it takes {FEWEST_FOR_DISTANCE:,} training and test images", "", "")]
+    return [("", "samples", "real"), *(few if samples["frechet"] is None else []), *rows]
 
 
 def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:
@@ -256,6 +268,8 @@ def precision_recall(real: numpy.ndarray, fake: numpy.ndarray, k: int = 3) -> tu
 def _share_among(rows: numpy.ndarray, others: numpy.ndarray, k: int) -> float:
     # for each of the others the distance to its k-th nearest neighbour; index 0 is the row itself
     reach = numpy.concatenate([numpy.partition(d, k, axis=1)[:, k].copy() for d in _squared_distances(others, others)])
+    # of equal rows it is 0, but for rounding: as much more is within reach
+    reach += 4 * others.shape[1] * numpy.finfo(others.dtype).eps * (others * others).sum(axis=1)
     return float(numpy.concatenate([(d <= reach).any(axis=1) for d in _squared_distances(rows, others)]).mean())
 
 

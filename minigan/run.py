@@ -26,6 +26,7 @@ from .training import WGANGP, DivergenceError, generate
 
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 5
+RENAMED = {"schedule": "decay", "penalty_weight": "lambda_"}  # settings in checkpoints of November 2026
 EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
 SNAPSHOTS = 100  # at most, that a checkpoint keeps
 CHUNK = 10_000  # samples computed at a time
@@ -48,7 +49,7 @@ class Run:
         self.rows: list[Row] = []
         self.pending: list[Array] = []
         self.snapshots: list[pictures.Snapshot] = []
-        self.evaluations: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, Any]] = []
         rng = numpy.random.default_rng([settings.seed, 1])
         self.fixed_noise = backend.asarray(NOISES[settings.noise](rng, (settings.grid**2, settings.noise_dim)))
 
@@ -161,11 +162,12 @@ class Run:
             "snapshots": numpy.array(images, "uint8").reshape(len(images), self.samples_kept, *self.shape),
             "evaluations": numpy.array(judged, "float64").reshape(-1, len(EVALUATION)),
         }
-        for name, x in arrays.items():
-            if x.dtype.kind == "f" and not numpy.isfinite(x).all():
+        for name, x in arrays.items():  # the judge has looked at its own, of which some may not be had (NaN)
+            if name != "evaluations" and x.dtype.kind == "f" and not numpy.isfinite(x).all():
                 raise DivergenceError(f"training diverged: {name} holds numbers that are no longer finite")
         write(folder / FILE, in_memory(numpy.savez, **arrays))
-        write_json(folder / "settings.json", {**asdict(self.settings), **self.metadata})
+        typed = {name.rstrip("_"): value for name, value in asdict(self.settings).items()}
+        write_json(folder / "settings.json", {**typed, **self.metadata})
         self.write_curves(folder)
 
     def write_curves(self, folder: Path) -> None:
@@ -204,7 +206,8 @@ def load(path: Path | str) -> Run:
         header = json.loads(str(arrays["header"]))
         if (version := header.pop("version")) != VERSION:
             raise DataError(f"{path}: has version {version}; expected {VERSION}")
-        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
+        held = {RENAMED.get(name, name): value for name, value in header.pop("settings").items()}
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in held.items()}
         settings, shape, iteration = Settings(**given), tuple(header.pop("shape")), header.pop("iteration")
         seconds, metadata = header.pop("seconds"), header
         numbers = [(n, COUNT) for n in (*shape, metadata["workers"], metadata["threads"])]
@@ -226,7 +229,7 @@ def load(path: Path | str) -> Run:
             x = arrays[name]
             if len(x.shape) != len(wanted) or not all(n in (None, m) for n, m in zip(wanted, x.shape)):
                 raise DataError(f"{path}: {name} is {x.shape}; its settings say {wanted}")
-            if x.dtype != dtype or not numpy.isfinite(x).all():
+            if x.dtype != dtype or not (numpy.isfinite(x) | ((name == "evaluations") & (x != x))).all():
                 raise ValueError(f"{name} is {x.dtype}, or holds numbers that are not finite; expected {dtype}")
 
         run.gan.restore(arrays, iteration)
@@ -238,5 +241,6 @@ def load(path: Path | str) -> Run:
         run.seconds, run.pending = seconds, list(backend.asarray(arrays["pending"]))
         run.rows = [(int(i), *row) for i, *row in arrays["rows"].tolist()]
         run.snapshots = list(zip(arrays["grids"].tolist(), arrays["snapshots"]))
-        run.evaluations = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
+        told = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
+        run.evaluations = [{name: None if x != x else x for name, x in row.items()} for row in told]
         return run

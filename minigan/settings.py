@@ -23,7 +23,7 @@ def uniform(rng: Any, shape: tuple[int, int]) -> Array:
 NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # of a random generator and a shape; float32
 
 # the learning rate's factor, as a function of the share of the iterations that is done
-SCHEDULES = Choices("schedule", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
+DECAYS = Choices("decay", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
 
 PENALTIES = Choices("penalty form", {**FORMS, "none": None})
 
@@ -50,14 +50,14 @@ COUNT = Number(int, 1, 10**9)  # above, NumPy's own sizes overflow
 POSITIVE = Number(float, 0, above=True)
 
 
-def option(default: Any, help: str, allowed: Number | Choices, flag: str = "") -> Any:
-    """A setting: ``allowed`` has its values, or those of each of its numbers; ``flag`` is its flag, if not its name."""
-    return field(default=default, metadata={"help": help, "allowed": allowed, "flag": flag})
+def option(default: Any, help: str, allowed: Number | Choices) -> Any:
+    """A setting: ``allowed`` has its values, or those of each of its numbers."""
+    return field(default=default, metadata={"help": help, "allowed": allowed})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run; the defaults reach digits fast.
+    """All settings of a run; the defaults reach digits fast. Each has a flag of its name (``--lambda`` of ``lambda_``).
 
     Raises ValueError for values that are not allowed, and for names that do not go together.
     """
@@ -71,7 +71,7 @@ class Settings:
     batch_size: int = option(64, "samples in a batch", COUNT)
     critic_steps: int = option(2, "critic steps for each generator step", Number(int, 1, 10**4))
     learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
-    schedule: str = option("constant", "of the learning rate over the run", SCHEDULES, "--decay")
+    decay: str = option("constant", "of the learning rate over the run", DECAYS)
     betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
     average: float = option(0.9995, "generator's weights kept in their running average; 0: none", Number(float, 0, 1))
 
@@ -79,7 +79,7 @@ class Settings:
     penalty: str = option("two-sided", "on the critic's slopes", PENALTIES)
     where: str = option("between", "where the penalty looks", WHERE)
     slope: str = option("gradient", "how the slopes are measured", SLOPES)
-    penalty_weight: float = option(10.0, "the penalty's weight", Number(float, 0), "--lambda")
+    lambda_: float = option(10.0, "the penalty's weight", Number(float, 0))
     constraint: str = option("none", "besides the penalty", CONSTRAINTS)
     clip: float = option(0.01, "what the constraint clip keeps the critic's weights within", POSITIVE)
 
@@ -97,7 +97,7 @@ class Settings:
             value, allowed = getattr(self, setting.name), setting.metadata["allowed"]
             values = value if isinstance(setting.default, tuple) and isinstance(value, tuple) else (value,)
             if not all(map(allowed.allows, values)) or (setting.name == "betas" and len(values) != 2):
-                raise ValueError(f"{setting.name}: expected {allowed}, got {value!r}")
+                raise ValueError(f"{setting.name.rstrip('_')}: expected {allowed}, got {value!r}")
         check_slope(self.slope, self.where)
 
 

@@ -15,7 +15,7 @@ from .nn import CONSTRAINTS, MLP, pixel
 from .optim import Adam
 from .penalties import slopes
 from .replay import Replayed
-from .settings import NOISES, PENALTIES, SCHEDULES, Settings
+from .settings import DECAYS, NOISES, PENALTIES, Settings
 from .tensor import Tensor, no_grad
 
 
@@ -37,8 +37,8 @@ class WGANGP:
         here waits for the device. The next iteration may overwrite the array.
         """
         s = self.settings
-        if s.schedule != "constant":
-            lr = s.learning_rate * self.schedule(self.iterations / s.iterations)
+        if s.decay != "constant":
+            lr = s.learning_rate * self.decay(self.iterations / s.iterations)
             self.critic_adam.lr = self.generator_adam.lr = lr
         # At first the average is over the last eighth of the iterations, so that the initial weights are forgotten.
         self.ema_step.array.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
@@ -67,7 +67,7 @@ class WGANGP:
         s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
         loss = self.game.critic(d_real, d_fake, real, fake)
         if self.penalty:
-            loss = loss + self.settings.penalty_weight * self.penalty(s)
+            loss = loss + self.settings.lambda_ * self.penalty(s)
         self.critic_adam.step(grad(loss, self.critic.parameters()))
         self.constrain(self.critic, self.settings.clip)
         return d_real.array, d_fake.array, s.array
@@ -93,7 +93,7 @@ class WGANGP:
         self.sample_real: Any = sample_real
         self.metrics = l1_and_mean_slope
         self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
-        self.schedule, self.noise = SCHEDULES[settings.schedule], NOISES[settings.noise]
+        self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
         _, self.constrain = CONSTRAINTS[settings.constraint]
         for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
         self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))

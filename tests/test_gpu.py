@@ -117,7 +117,7 @@ def test_the_generator_goes_on_from_a_state_that_was_in_a_file(device):
     [
         {},
         {"constraint": "clip", "noise": "uniform", "penalty": "one-sided-max", "game": "ls-gan", "hidden": "tanh"},
-        {"constraint": "spectral", "slope": "difference", "schedule": "linear", "game": "gan", "hidden": "leaky_relu"},
+        {"constraint": "spectral", "slope": "difference", "decay": "linear", "game": "gan", "hidden": "leaky_relu"},
     ],
 )
 def test_a_recorded_iteration_is_the_iteration(device, how, others):

@@ -77,7 +77,7 @@ def rewrite(arrays):
 HEADER = {"shape": [[-8, -8], [6.0, 5.0], [30], [10**6, 10**6]], "iteration": [-1, 1.5, True], "version": [2, None]}
 HEADER |= {"seconds": ["long", np.nan], "crc32": [None], "threads": [0], "workers": [1.0], "size": [-1], "data": [3]}
 SETTINGS = {"critic": [8, [0], [10**9, 10**9]], "seed": ["x"], "noise": ["pink"], "average": [2.0], "betas": [[0.5]]}
-SETTINGS |= {"penalty_weight": [np.nan], "learning_rate": [True], "hidden": [None], "unknown": [1]}
+SETTINGS |= {"lambda_": [np.nan], "learning_rate": [True], "hidden": [None], "unknown": [1]}
 HEADER["settings"] = [[1], *({name: value} for name in SETTINGS for value in SETTINGS[name])]
 
 

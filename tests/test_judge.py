@@ -42,6 +42,8 @@ def test_precision_and_recall_are_the_definition():
         assert got == (brute_force(fake, real, k), brute_force(real, fake, k))
         assert 0 < got[0] < 1 and got[0] != got[1]
     assert (precision_recall(real, real), precision_recall(real, real + 100)) == ((1, 1), (0, 0))
+    many = np.repeat(RNG.normal(size=(200, 64)).astype("float32"), 4, axis=0)  # more often than k times
+    assert precision_recall(many, many[RNG.permutation(800)]) == (1, 1)
 
 
 @pytest.mark.parametrize("block", [7, 50, 1000])
@@ -123,6 +125,7 @@ MEAN.layers[0].weight.array[:] = 1 / 784  # D is the mean pixel
 def judge():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(judging, "SAMPLES", N)
+        monkeypatch.setattr(judging, "FEWEST_FOR_DISTANCE", N)
         monkeypatch.setattr(judging, "NEIGHBOURS", 50)
         yield Judge(MNIST, train=load_images()[:12000])
 
@@ -139,6 +142,26 @@ def test_other_real_images_are_worth_one_unit(judge):
     assert metrics["nearest"] == 0 and 3 < real["nearest"] < 6.5  # they are training images, and those are not
 
 
+def test_images_that_are_sorted_by_their_class(judge, monkeypatch):
+    """Those that stand for all are chosen at random, and the same each time."""
+    order, test = load_labels()[:12000].argsort(), load_images(split="test")[load_labels(split="test").argsort()]
+    monkeypatch.setattr(judging, "load_images", lambda *_: test)
+    one, other = (Judge(MNIST, train=load_images()[:12000][order]).real for _ in range(2))
+    assert one == other and one["classes"] == 10 and one["recall"] == pytest.approx(judge.real["recall"], abs=0.05)
+    assert one["frechet"] < 2 * judge.real["frechet"]
+
+
+def test_few_images(judge):
+    """As many on each side, and no distance, which would be chance."""
+    few = Judge(MNIST, train=load_images()[:500])
+    assert len(few.test) == len(few.others) == 500
+    told = few(rows(judge.train[:500]), MEAN)
+    assert told["frechet"] is told["units"] is few.real["frechet"] is few.real["units"] is None
+    assert told["precision"] > 0.7
+    line = "no Frechet distance: it takes 1,000 training and test images"
+    assert table(told, few.real)[1] == (line, "", "") and len(table(told, few.real)) == len(METRICS)
+
+
 def test_noise_is_far_away_and_one_digit_only_is_sharp_but_not_all(judge):
     noise = judge(np.random.default_rng(0).random((N, 784), dtype="float32"), MEAN)
     assert noise["units"] > 50 and noise["recall"] < 0.01 and noise["nearest"] > 10
@@ -148,7 +171,7 @@ def test_noise_is_far_away_and_one_digit_only_is_sharp_but_not_all(judge):
 
 
 def test_l1_on_training_and_test_images(judge):
-    train, test = rows(judge.train[:N]), rows(judge.test)
+    train, test = rows(judge.others), rows(judge.test)
     metrics = judge(0.5 + train / 1000, MEAN)
     l1 = 0.5 - 0.999 * train.mean(), 0.5 + train.mean() / 1000 - test.mean()
     assert (metrics["l1_train"], metrics["l1_test"]) == pytest.approx(l1, rel=1e-4)

@@ -25,7 +25,7 @@ SMALL = Settings(batch_size=4, critic=(6, 5), generator=(5, 6), noise_dim=3, ite
 CHOICES = {f.name: f.metadata["allowed"] for f in fields(Settings) if isinstance(f.metadata["allowed"], Choices)}
 EVERY = [
     *({name: choice} for name, choices in CHOICES.items() for choice in choices),
-    {"penalty": "one-sided-max", "slope": "difference", "schedule": "linear", "noise": "uniform", "average": 0},
+    {"penalty": "one-sided-max", "slope": "difference", "decay": "linear", "noise": "uniform", "average": 0},
     {"batch_size": 1, "critic_steps": 1},
     {"critic": (), "generator": ()},
     {"batch_size": 20, "critic": (64, 32), "generator": (32, 64)},  # more and larger arrays, whose memory is reused

@@ -69,7 +69,15 @@ def test_the_page_holds_everything(judged):
     run(*TINY, "--data", judged, "--out", "a&b")
     page = Page(Path("a&b/report.html").read_text(encoding="utf-8"))
     assert page.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
-    told = "6 iterations in", "Over time", "After 6 iterations", "By class", "Learned, or copied?", "penalty_weight"
+    told = (
+        "6 iterations in",
+        "Over time",
+        "After 6 iterations",
+        "By class",
+        "Learned, or copied?",
+        "--lambda",
+        "ten iterations, and from",
+    )
     assert [text for text in told if text not in page.text] == []
     assert Page(report.table("Numbers", "<b>", [("a", "b"), ("1 <u> 2", "3")])).text == "Numbers<b>ab1 <u> 23"
     assert Path("a&b/animation.gif").read_bytes().startswith(b"GIF8")

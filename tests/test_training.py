@@ -11,7 +11,7 @@ from minigan.data import load_images, sampler
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, WHERE, slopes
 from minigan.run import Run
-from minigan.settings import NOISES, PENALTIES, PRESETS, SCHEDULES, Settings
+from minigan.settings import DECAYS, NOISES, PENALTIES, PRESETS, Settings
 from minigan.training import WGANGP, DivergenceError
 
 SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
@@ -38,8 +38,8 @@ def test_the_articles_preset_is_the_articles_program():
     s = PRESETS["article"]
     assert (s.critic, s.generator, s.noise_dim, s.hidden) == ((128, 32), (32, 128), 10, "relu")
     assert (s.batch_size, s.critic_steps, s.learning_rate, s.betas) == (100, 5, 1e-4, (0.5, 0.999))
-    assert (s.penalty, s.penalty_weight, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
-    assert (s.init, s.noise, s.schedule, s.iterations) == ("uniform", "uniform", "constant", 400_000)
+    assert (s.penalty, s.lambda_, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
+    assert (s.init, s.noise, s.decay, s.iterations) == ("uniform", "uniform", "constant", 400_000)
     noise = NOISES["uniform"](np.random.default_rng(0), (1000, 10))
     assert noise.dtype == "float32" and (noise.min(), noise.max()) == pytest.approx((-1, 1), abs=0.01)
 
@@ -74,13 +74,13 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit():
 
 @pytest.mark.parametrize("decay, rates", [("linear", [1.0, 0.75, 0.5, 0.25, 0]), ("constant", [1.0] * 5)])
 def test_the_learning_rate_decays_over_the_run(decay, rates):
-    model = gan(iterations=4, learning_rate=1.0, schedule=decay)
+    model = gan(iterations=4, learning_rate=1.0, decay=decay)
     for rate in rates:
         model.iteration()
         assert (model.critic_adam.lr, model.generator_adam.lr) == (rate, rate)
 
 
-@pytest.mark.parametrize("name, valid", [("noise", NOISES), ("schedule", SCHEDULES), ("penalty", PENALTIES)])
+@pytest.mark.parametrize("name, valid", [("noise", NOISES), ("decay", DECAYS), ("penalty", PENALTIES)])
 def test_an_unknown_name_is_refused(name, valid):
     with pytest.raises(ValueError, match=f"{name}: expected {valid}, got 'pink'"):
         replace(SMALL, **{name: "pink"})

@@ -127,7 +127,7 @@ def fight(path: Path, scale: float) -> Report:
 
 def unconstrained(path: Path, scale: float) -> Report:
     """5. Not over yet: without a constraint L1 has no bound; a sigmoid on D bounds L1, but the gradients vanish."""
-    base = scaled(replace(LINE, iterations=400, critic_steps=20, schedule="constant"), scale)
+    base = scaled(replace(LINE, iterations=400, critic_steps=20, decay="constant"), scale)
     kinds = {
         "penalty": base,
         "none": replace(base, penalty="none"),
@@ -220,7 +220,7 @@ def compare(path: Path, runs: dict[str, Trained]) -> Report:
 
 def plane(path: Path, scale: float) -> Report:
     """8. Two dimensions: the critic's level sets over real and generated points, as in Gulrajani et al. 2017."""
-    longer: dict[str, Any] = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "penalty_weight": 10.0}
+    longer: dict[str, Any] = {"iterations": 3000, "critic_steps": 2, "learning_rate": 3e-3, "lambda_": 10.0}
     settings = scaled(replace(PLANE, critic=(128, 128), generator=(128, 128), **longer), scale)
     panels, metrics = [], {}
     for name, draw, centres in (
