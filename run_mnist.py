@@ -17,7 +17,7 @@ from minigan.data import MNIST, SIZES, kind_of, load_images, nearby
 from minigan.files import locked, replacing, write
 from minigan.judge import Judge
 from minigan.report import report
-from minigan.run import FILE, SLOPE_NAMES, Run, load
+from minigan.run import FILE, LEFT, SLOPE_NAMES, Run, load
 from minigan.settings import COUNT, PRESETS, Settings
 from minigan.training import WGANGP, DivergenceError
 from minigan.workers import WorkersLost, sharing, workers_for
@@ -69,6 +69,8 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                             run.save(out)
                             if judged and not last:
                                 report(run, out, by)  # to be read during training
+                                if bar.disable:
+                                    print(under_way(run), flush=True)
                     bar.update()
             if signals:
                 status = 128 + signals[0]
@@ -86,6 +88,17 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
             warn(line)
         print(f"{'interrupted after ' if status > 128 else ''}{run.summary()}: see {out / 'report.html'}")
     return status
+
+
+def under_way(run: Run) -> str:
+    """A line for where there is no bar: how far the run is, how good its samples are, and how long it will take."""
+    done, number = run.iteration, run.settings.iterations
+    _, l1, slope, _ = run.rows[-1]
+    told = [f"L1 {l1:.3f}", f"{SLOPE_NAMES[run.settings.slope]} {slope:.3f}"]
+    if run.evaluations:
+        told += [f"{name} {run.evaluations[-1][name]:.3f}" for name in ("precision", "recall")]
+    left = round(run.seconds * (number - done) / done)
+    return f"{done:,} of {number:,}: {', '.join(told)}; {left // 60}:{left % 60:02} min of training to go"
 
 
 def described(images: numpy.ndarray, source: Path) -> str:
@@ -123,11 +136,15 @@ def check_workers(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def refuse_another_run(args: argparse.Namespace) -> None:
-    """Raises InputError where a new run would overwrite a run that has done an iteration."""
-    if not args.resume and (args.out / FILE).exists() and load(args.out / FILE).iteration:
+    """Raises InputError where a new run would overwrite a run that has done an iteration, or somebody's own files."""
+    if args.resume:
+        return
+    if (args.out / FILE).exists() and load(args.out / FILE).iteration:
         raise InputError(
             f"--out {args.out} already holds a run: --resume goes on with it; or name another folder, or remove it"
         )
+    if theirs := [name for name in LEFT if (args.out / name).exists() and not (args.out / FILE).exists()]:
+        raise InputError(f"--out {args.out} holds {theirs[0]} and no run: it would be replaced; name another folder")
 
 
 def metadata(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:

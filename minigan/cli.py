@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
@@ -112,8 +113,11 @@ def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
     except MemoryError as error:
         parser.error(f"not enough memory for these sizes: {error}")
     except OSError as error:
-        where = f"--out {args.out}" if "out" in args else f"--data {args.data}"
-        parser.error(f"{where}: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}")
+        where = Path(args.out if "out" in args else args.data)
+        named = Path(error.filename or where)
+        flag = f"{'--out' if 'out' in args else '--data'} {where}: " if named.is_relative_to(where) else ""
+        inside = f" ({named})" if flag and named != where else ""
+        parser.error(f"{flag or f'{named}: '}{error.strerror or error}{inside}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -177,6 +181,7 @@ def endings() -> Iterator[list[int]]:
 
     # signals ignored at the start stay ignored: under nohup a closed terminal, in the background Ctrl-C
     heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = heard if threading.current_thread() is threading.main_thread() else []  # where alone Python hears them
     before = {number: signal.signal(number, note) for number in heard}
     try:
         yield received

@@ -3,10 +3,10 @@
 A source has a split "train", and for the evaluation of samples also a split "test", with classes. A source is
 
 - a folder of IDX files, as MNIST's: ``train-images-idx3-ubyte``, ``t10k-labels-idx1-ubyte``, ..., gzipped or not;
-- an .npy file: an array (n, height, width), uint8 or floats in [0, 1]; or with colours, (n, height, width, 3), or with
-  rows of square images, (n, side * side). Training images only;
+- an .npy file: an array (n, height, width), of numbers from 0 to 255, or floats from 0 to 1; or with an axis of one or
+  three colours, behind the first or last; or with rows of square images, (n, side * side). Training images only;
 - an .npz file of such arrays, by their usual names: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
-  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or of a single array. No array is chosen by its position;
+  ``x_test``, with labels ``train_labels``, ``y_train``, ...; or the only one of images. None is chosen by its position;
 - a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cropped to a square and resized.
   Folders ``train`` and ``test`` in it are the splits; folders inside these, or directly in it, are classes.
 """
@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy
 from PIL import Image, ImageOps
@@ -35,6 +35,7 @@ from .settings import Number
 MNIST = Path(__file__).parent / "mnist"
 SPLITS = ("train", "test")
 
+LFS = b"version https://git-lfs"  # how Git's large file storage marks the absence of a file
 SIZE = 28
 SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be resized to
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
@@ -43,6 +44,7 @@ ARRAYS = (".npy", ".npz")
 STEMS = {"train": "train", "test": "t10k"}  # of IDX files
 FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # names of arrays
+BLOCK = 100  # images that are converted at a time
 GRAY = numpy.array([299, 587, 114]) / 1000  # weights of red, green, blue: ITU-R BT.601, as Pillow's
 
 
@@ -54,9 +56,11 @@ class DataError(ValueError):
 def reading(path: Path, what: str) -> Iterator[None]:
     """Turn any error inside, where the file at ``path`` is read as ``what``, into a DataError of one line."""
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for a writer
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
             raise DataError(f"{path}: not a regular file")
+        with open(path, "rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise DataError(f"{path}: a pointer of Git LFS, and not the file itself, which git lfs pull brings")
         yield
     except DataError:
         raise
@@ -155,7 +159,9 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
     Raises DataError where the file differs from this. The header is not trusted with memory: the function reads no more
     than the file holds, and at most 1 MiB more than the header announces.
     """
-    with reading(path, "an IDX file"), gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    with reading(path, "an IDX file"), open(path, "rb") as held, gzip.open(held) as unzipped:
+        # whatever its name is: browsers unzip files, and keep their names
+        file: Any = unzipped if held.peek(2)[:2] == b"\x1f\x8b" else held
         try:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0":
@@ -174,8 +180,8 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{path}: damaged gzip file ({error})") from None
     if len(body) != size:
-        held = f"{len(body)} bytes" if len(body) < size else "more"
-        raise DataError(f"{path}: the header announces {size} bytes of data, {shape}, but the file holds {held}")
+        found = f"{len(body)} bytes" if len(body) < size else "more"
+        raise DataError(f"{path}: the header announces {size} bytes of data, {shape}, but the file holds {found}")
     return numpy.frombuffer(body, numpy.uint8).reshape(shape)
 
 
@@ -192,10 +198,13 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
         if isinstance(held, numpy.ndarray):
             held = {"train_images": held}
         known = [name for kind in kinds for name in (f"{split}_{kind}", f"{kind}_{split}")]
+        known += [split] if kinds is IMAGES else []
         known += kinds if split == "train" else ()
         found = sorted((n for n in held if n.lower() in known), key=lambda n: known.index(n.lower()))
-        if not found and split == "train" and kinds is IMAGES and len(held) == 1:
+        if not found and split == "train" and kinds is IMAGES:  # the only array of images, by whatever name
             found = [name for name in held if not re.search("test|label|target|^y", name.lower())]
+            found = [name for name in found if len(found) == 1 or numpy.ndim(held[name]) > 2]
+            found = found if len(found) == 1 else []
         if not found:
             raise DataError(f"{source}: expected an array {split}_{kinds[0]} in it, got {', '.join(held) or 'none'}")
         array = held[found[0]]
@@ -205,22 +214,35 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
 
 
 def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
-    rows = x.ndim == 2 or (x.ndim == 3 and 1 in x.shape[1:])
+    """Images (n, height, width), uint8, of an array of any shape and type that people have them in."""
+    if x.ndim == 4 and 1 in (x.shape[1], x.shape[3]):
+        x = x[:, 0] if x.shape[1] == 1 else x[:, :, :, 0]
+    elif x.ndim == 4 and x.shape[1] == 3 != x.shape[3]:
+        x = numpy.moveaxis(x, 1, 3)
     side = math.isqrt(math.prod(x.shape[1:]))
-    if rows and side**2 == math.prod(x.shape[1:]):
+    if (x.ndim == 2 or (x.ndim == 3 and 1 in x.shape[1:])) and side**2 == math.prod(x.shape[1:]):
         x = x.reshape(-1, side, side)
     colours = x.ndim == 4 and x.shape[3] == 3
-    if not (colours or (x.ndim == 3 and x.shape[2] not in (3, 4))) or 0 in x.shape or len(x) < max(x.shape[1:]):
+    if not (colours or (x.ndim == 3 and x.shape[2] not in (3, 4))) or 0 in x.shape:
+        raise DataError(f"{source}: expected images (n, height, width), got {x.shape}")
+    if len(x) < max(x.shape[1:]):
         raise DataError(
-            f"{source}: expected images (n, height, width), and more of them than pixels each way, got {x.shape}"
+            f"{source}: {x.shape} would be {len(x)} images of {x.shape[2]} x {x.shape[1]}; expected more of them than"
+            " pixels each way, and the axis that counts them first"
         )
-    if x.dtype == bool or (x.dtype.kind == "f" and 0 <= x.min() <= x.max() <= 1):
-        x = x * 255
-    elif x.dtype != numpy.uint8:
-        found = f" from {x.min()} to {x.max()}" if x.dtype.kind in "iuf" else ""
-        raise DataError(f"{source}: expected uint8, or floats from 0 to 1, got {x.dtype}{found}")
-    x = x @ GRAY if colours else x
-    return numpy.ascontiguousarray(x.round().astype("uint8"))
+    kind = x.dtype.kind
+    low, high = (x.min(), x.max()) if kind in "biuf" else (math.nan, math.nan)
+    unit = kind == "b" or (kind == "f" and 0 <= low <= high <= 1)
+    if not unit and not (0 <= low <= high <= 255 and (kind != "f" or high >= 2)):
+        found = f"{x.dtype} from {low} to {high}"
+        raise DataError(f"{source}: expected numbers from 0 to 255, or floats from 0 to 1, got {found}")
+    if x.dtype == numpy.uint8 and not colours:
+        return numpy.ascontiguousarray(x)
+    images = numpy.empty(x.shape[:3], "uint8")
+    for start in range(0, len(x), BLOCK):  # so that what lies between takes no memory to speak of
+        part = x[start : start + BLOCK] * (255 if unit else 1)
+        images[start : start + BLOCK] = (part @ GRAY if colours else part).round()
+    return images
 
 
 # --- Pictures -----------------------------------------------------------------------------------
@@ -229,13 +251,17 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
 def _files(folder: Path) -> Iterator[Path]:
     """All pictures in a folder and its subfolders, linked folders included, hidden files and folders excluded."""
     seen = set()
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
         if (real := os.path.realpath(at)) not in seen:  # a link may lead back to a folder above the link
             seen.add(real)
             yield from (Path(at, name) for name in files if name[0] != "." and name.lower().endswith(PICTURES))
         else:
             folders.clear()
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: {error.strerror}")
 
 
 def _root(source: Path, split: str) -> Path:

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, in folders to which one process at a time writes."""
 
+import errno
 import io
 import json
 import os
@@ -69,6 +70,8 @@ def in_memory(save: Callable[..., None], *args: Any, **named: Any) -> bytes:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make the folder, and lock it for this process. Raises BlockingIOError where another process has locked it."""
+    if folder.is_symlink() and not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, "is a link that leads nowhere", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         try:

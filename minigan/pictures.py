@@ -1,13 +1,13 @@
-"""Pictures, as the bytes of PNG and GIF files: grids of images, their growth, and curves. All figures are made here."""
+"""Pictures, as the bytes of PNG and GIF files: grids of images, their growth, and curves. All figures are made here.
+
+matplotlib, which takes long to import, is imported where it draws.
+"""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
-from matplotlib.ticker import NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from .files import in_memory
@@ -54,6 +54,8 @@ def grid(images: numpy.ndarray, columns: int) -> bytes:
 
 def progress(snapshots: Sequence[Snapshot]) -> bytes:
     """The same samples at up to six iterations, the first and the last included, side by side."""
+    from matplotlib.figure import Figure
+
     moments = numpy.unique(numpy.linspace(0, len(snapshots) - 1, PANELS).round().astype(int))
     figure = Figure(figsize=(2.5 * len(moments), 2.8), dpi=150, layout="constrained")
     for axes, i in zip(figure.subplots(1, len(moments), squeeze=False)[0], moments):
@@ -67,6 +69,8 @@ def progress(snapshots: Sequence[Snapshot]) -> bytes:
 
 def animation(snapshots: Sequence[Snapshot]) -> bytes:
     """A GIF of the samples at all snapshots, with the iteration above each; the last frame stays longest."""
+    from matplotlib.font_manager import findfont
+
     font = ImageFont.truetype(findfont("DejaVu Sans"), 14)
     frames = []
     for iteration, images in snapshots:
@@ -106,11 +110,14 @@ def curves(rows: Sequence[tuple[int, float, float, float]], slope_name: str, eva
 
 # --- Panels: each a function that draws on matplotlib axes ---------------------------------------
 
+Axes = Any  # matplotlib's
 Panel = Callable[[Axes], None]
 
 
 def panels(drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> bytes:
     """A picture of panels, row by row; ``size`` is the width and height of a panel in inches."""
+    from matplotlib.figure import Figure
+
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -131,6 +138,8 @@ def lines(
     style: str = "-",
 ) -> Panel:
     """Curves (x, y) by their names, with dashed horizontal lines at ``marks``."""
+
+    from matplotlib.ticker import NullFormatter
 
     def draw(axes: Axes) -> None:
         for name, (x, y) in curves.items():

@@ -28,6 +28,9 @@ FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 5
 RENAMED = {"schedule": "decay", "penalty_weight": "lambda_"}  # settings in checkpoints of November 2026
 EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
+# what it leaves beside the checkpoint, and which nobody's own file is to be replaced by
+LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.png", "interpolations.png"]
+LEFT += ["classes.png", "nearest.png", "settings.json", "curves.csv", "evaluation.json"]
 SNAPSHOTS = 100  # at most, that a checkpoint keeps
 CHUNK = 10_000  # samples computed at a time
 SLOPE_NAMES = {"gradient": "gradient norm", "difference": "difference quotient"}

@@ -196,7 +196,8 @@ def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callab
             out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
             for x in args[:n]:
                 if isinstance(x, Tensor):
-                    out.unrecorded = max(out.unrecorded, x.unrecorded)
+                    if x.unrecorded > out.unrecorded:
+                        out.unrecorded = x.unrecorded
                     if x._requires_grad and is_recording.get():
                         out.op, out.args, out._requires_grad = op, args, True
             return out

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import tracemalloc
 import zipfile
 
@@ -76,6 +77,8 @@ def test_any_folder_and_any_image_size(tmp_path):
         "b/train-images-idx3-ubyte.gz": gzip.compress(idx()),
         "c/train-images.idx3-ubyte": idx(),
         "d/train-images.idx3-ubyte.gz": gzip.compress(idx()[:20]) + gzip.compress(idx()[20:]),
+        "e/train-images-idx3-ubyte.gz": idx(),
+        "f/train-images-idx3-ubyte": gzip.compress(idx()),
     }.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -100,7 +103,7 @@ DAMAGED = (
 def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path):
     good = gzip.compress(idx())
     cases = [("", *case) for case in DAMAGED] + [(".gz", gzip.compress(bad, 1), message) for bad, message in DAMAGED]
-    bad_gzip = (good[:-9], good[:30] + b"\xff" * 9 + good[39:], idx())
+    bad_gzip = (good[:-9], good[:30] + b"\xff" * 9 + good[39:])
     for suffix, content, message in cases + [(".gz", bad, "damaged gzip file") for bad in bad_gzip]:
         path = tmp_path / f"train-images-idx3-ubyte{suffix}"
         path.write_bytes(content)
@@ -152,6 +155,12 @@ def test_arrays(tmp_path):
         (np.stack([X, X, X], axis=3), X),
         (np.stack([X, 0 * X, 0 * X], axis=3), (0.299 * X).round()),
         (X > 99, 255 * (X > 99)),
+        (X.astype("float32"), X),
+        (X.astype("int64"), X),
+        (X / 100, (X / 100).round()),
+        (X[:, :, :, None], X),
+        (X[:, None], X),
+        (np.stack([X, X, X], axis=1), X),
         (np.asfortranarray(X), X),
     ):
         for path, content in ((tmp_path / "a.npy", npy(array)), (tmp_path / "a.npz", npz(arr_0=array))):
@@ -167,10 +176,26 @@ def test_arrays_are_found_by_their_names(tmp_path):
         npz(x_test=x, x_train=X, y_test=y, y_train=Y),  # Keras's, in this order
         npz(test_labels=y[:, None], train_images=X, train_labels=Y[:, None], test_images=x),
         npz(val_images=x, x=x, X_test=x, y_test=y, y=Y[::-1], labels=Y, images=X),
+        npz(test=x, train=X, train_labels=Y, test_labels=y),
     ):
         path.write_bytes(content)
         check(path, X, Y)
         check(path, x, y, "test")
+
+
+@pytest.mark.parametrize("others", [{}, {"labels": Y}, {"names": Y, "test_x": X[:9]}])
+@pytest.mark.parametrize("name", ["input_data", "samples", "digits"])
+def test_the_only_array_of_images_by_any_name(name, others, tmp_path):
+    (tmp_path / "a.npz").write_bytes(npz(**others, **{name: X}))
+    np.testing.assert_array_equal(load_images(tmp_path / "a.npz"), X)
+
+
+def test_colours_take_no_memory_between(tmp_path):
+    np.save(tmp_path / "a.npy", colours := np.ones((4000, 28, 28, 3), "uint8") * np.arange(28, dtype="uint8")[:, None])
+    tracemalloc.start()
+    assert load_images(tmp_path / "a.npy").shape == (4000, 28, 28)
+    assert tracemalloc.get_traced_memory()[1] < 2 * colours.nbytes  # 1.3 are the two
+    tracemalloc.stop()
 
 
 def zipped(file, name, content):
@@ -180,19 +205,27 @@ def zipped(file, name, content):
 
 def test_archives_without_images_or_labels(tmp_path):
     path, good = tmp_path / "a.npz", npz(train_images=X)
-    kinds, named = "expected uint8, or floats from 0 to 1, got", "expected an array train_images in it, got"
-    shapes = r"expected images \(n, height, width\), and more of them than pixels each way, got"
+    kinds, named = (
+        "expected numbers from 0 to 255, or floats from 0 to 1, got",
+        "expected an array train_images in it, got",
+    )
+    shapes, few = (
+        r"expected images \(n, height, width\), got",
+        "expected more of them than pixels each way, and the axis",
+    )
     labels, other = r"expected labels \(n,\) from 0 to 255, got", "not a file of arrays"
     huge = npy(X).replace(b"(120, 6, 5), }" + b" " * 14, b"(1000000000, 1000, 1000), } ")
     for content, message, *loaded_by in (
-        (npy(X.astype("int64")), f"{kinds} int64 from 0 to 255"),
-        (npy(X / 100), f"{kinds} float64 from 0.0 to 2.55"),
+        (npy(X.astype("int64") - 1), f"{kinds} int64 from -1 to 254"),
+        (npy(X / 200), f"{kinds} float64 from 0.0 to 1.275"),
+        (npy(X / 127.5 - 1), f"{kinds} float64 from -1.0 to 1.0"),
         (npy(np.full((5, 5, 5), np.nan)), f"{kinds} float64 from nan"),
-        (npy(np.zeros((6, 6, 6), [("a", "u1")])), rf"{kinds} \[\('a', 'u1'\)\]$"),
-        (npy(X[:, :, :, None]), rf"{shapes} \(120, 6, 5, 1\)"),
+        (npy(np.zeros((6, 6, 6), [("a", "u1")])), rf"{kinds} \[\('a', 'u1'\)\] from nan"),
+        (npy(np.zeros((40, 5, 5, 2), "uint8")), rf"{shapes} \(40, 5, 5, 2\)"),
         (npy(np.zeros((40, 30, 3), "uint8")), rf"{shapes} \(40, 30, 3\)"),
         (npy(X[:0]), rf"{shapes} \(0, 6, 5\)"),
-        (npy(np.moveaxis(X, 0, 2)), rf"{shapes} \(6, 5, 120\)"),
+        (npy(np.moveaxis(X, 0, 2)), rf"\(6, 5, 120\) would be 6 images of 120 x 5; {few}"),
+        (npy(np.zeros((16, 32, 32))), rf"\(16, 32, 32\) would be 16 images of 32 x 32; {few}"),
         (npy(X.reshape(120, 30)), rf"{shapes} \(120, 30\)"),
         (npy(np.array("text")), rf"{shapes} \(\)"),
         (npz(x_test=X), f"{named} x_test"),
@@ -209,7 +242,7 @@ def test_archives_without_images_or_labels(tmp_path):
         (in_memory(zipped, "train_images.npy", b"hello"), f"{other}, or a damaged one"),
         (in_memory(zipped, "x_train.npy", huge), rf"{other}, or a damaged one \(Unable to allocate 909"),
         (b"", f"{other}: it begins with b''"),
-        (b"version https://git-lfs", f"{other}: it begins with b'vers'"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS, and not the file itself, which git lfs"),
         (good[:-30], f"{other}, or a damaged one"),
         (good.replace(b"(120,", b"(199,"), f"{other}, or a damaged one"),
         (good, "expected an array test_images in it, got train_images", lambda path: load_images(path, "test")),
@@ -229,6 +262,18 @@ def test_what_does_not_fit_a_classifier(tmp_path, capsys):
 
 
 # --- Pictures -----------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def scandir(path, scandir=os.scandir):
+        if str(path).endswith("class1"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    pictures(tmp_path, SQUARE[:9], Y)
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"class1: Permission denied$"):
+        load_images(tmp_path)
 
 
 def test_folders_of_splits_by_any_name_and_of_classes(tmp_path):

@@ -145,6 +145,14 @@ def test_a_pipe_in_the_place_of_a_file(ran, images, capsys):
         assert f"{path}: not a regular file" in fails(capsys, *flags)
 
 
+def test_settings_by_their_names_before_they_were_those_of_flags(ran):
+    header = json.loads(str(np.load(CHECKPOINT)["header"]))
+    settings, before = header["settings"], state(ran)
+    settings |= {"schedule": settings.pop("decay"), "penalty_weight": settings.pop("lambda_")}
+    rewrite({"header": np.array(json.dumps(header))})
+    assert state(ran) == before and load(ran).settings.lambda_ == 10
+
+
 # --- Whatever is saved can be read ----------------------------------------------------------------
 
 

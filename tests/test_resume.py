@@ -118,9 +118,11 @@ def test_kill_9(images, quick, capsys):
         process.send_signal(signal.SIGSTOP)
         assert "another run is writing there" in fails(capsys, "--resume", "--iterations", load("out").iteration + 1)
         assert "another run is writing there" in fails(capsys, "--generate", 1)
-        Path("out", "checkpoint.npz").rename("checkpoint.npz")  # as before the first is written
+        for name in ("checkpoint.npz", "settings.json", "curves.csv"):
+            Path("out", name).rename(name)  # as before the first are written
         assert "another run is writing there" in fails(capsys, *TINY, "--data", images)
-        Path("checkpoint.npz").rename("out/checkpoint.npz")
+        for name in ("checkpoint.npz", "settings.json", "curves.csv"):
+            Path(name).rename(Path("out", name))
         process.kill()
         process.communicate(timeout=60)  # until the worker has closed its output, too
     end = (load("out").iteration // 20 + 2) * 20

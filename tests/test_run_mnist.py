@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,10 +15,10 @@ import pytest
 import run_mnist
 from minigan import cli
 from minigan.files import replacing
-from minigan.run import load
+from minigan.run import FILE, LEFT, load
 from minigan.settings import PRESETS, Settings
 from minigan.training import WGANGP
-from tests.running import TINY, fails, files, rows, run, run_until, state
+from tests.running import EVALUATED, TINY, fails, files, rows, run, run_until, state
 from tests.test_data import idx
 
 ARTICLE = PRESETS["article"]
@@ -36,6 +38,18 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     grid = matplotlib.image.imread(out / "samples" / "0000006.png")
     assert grid.shape[:2] == (2 * (10 * 8 + 2), 2 * (10 * 7 + 2))
     assert all((out / name).stat().st_size > 5000 for name in ("progress.png", "curves.png"))
+
+
+def test_where_there_is_no_bar_each_evaluation_is_a_line(judged, quick, clock, capsys):
+    run(*EVALUATED, "--data", judged, "--iterations", 9)
+    _, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"3 of 9: L1 .*, gradient norm .*, precision .*, recall .*; 0:06 min of training to go", first)
+    assert second.startswith("6 of 9: ")
+
+
+def test_in_a_thread_as_of_a_notebook(images, quick):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, *TINY, "--data", images).result() == 0
 
 
 def test_figures_of_every_iteration_and_the_seconds_of_the_training_alone(ran):
@@ -61,7 +75,7 @@ def test_evaluation_during_a_run_and_after_it(ran, quick, capsys):
     before = held()
     assert [(row["iteration"], row["seconds"]) for row in before["samples"]] == [(3, 3), (6, 6)]
     assert before["real"]["units"] is None and before["real"]["recall"] <= 1 and "l1_test" in before["samples"][1]
-    assert (ran / "classes.png").exists() and (ran / "nearest.png").exists()
+    assert {path.name for path in ran.iterdir()} == {*LEFT, FILE, ".lock", "samples"}
     assert printed("--evaluate") == printed("--resume")[1:]  # by the images that it was trained on
     assert held() == before  # nothing of the run's is lost
 
@@ -169,6 +183,8 @@ WHOLE = "expected a whole number of at least 1 and below 1000000000, got"
         ("--data images --out file", "error: --out file: "),
         ("--data images --out file/in", "error: --out file/in: Not a directory"),
         ("--data images --out /proc/out", "error: --out /proc/out: "),
+        ("--data images --out theirs", "--out theirs holds report.html and no run: it would be replaced"),
+        ("--data images --out link", "error: --out link: is a link that leads nowhere"),
         ("--data images --out new --workers 3", "--workers 3: expected a divisor of the batch size, 64"),
         ("--data images", "--out out already holds a run: --resume goes on with it; or name another folder"),
         ("--resume --data images", "--data images holds other images than the run in out was trained on"),
@@ -187,6 +203,9 @@ def test_what_is_refused(flags, message, ran, judged, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     (judged / "train-images-idx3-ubyte").write_bytes(idx((120, 6, 5), bytes(range(240)) * 15))
     Path("file").write_text("kept")
+    Path("theirs").mkdir()
+    Path("theirs", "report.html").write_text("kept")
+    Path("link").symlink_to("nothing")
     before = files(".")
     assert message in fails(capsys, *flags.split())
     assert files(".") == before and not Path("new").exists()
@@ -205,6 +224,17 @@ def test_a_disk_that_is_full(images, capsys, monkeypatch):
     message = fails(capsys, *TINY, "--data", images)
     assert message.endswith("error: --out out: No space left on device (out/samples/0000000.png)\n")
     assert {path.name for path in Path("out").rglob("*")} == {"samples", ".lock"}
+
+
+@pytest.mark.parametrize(
+    "name, told", [("out/x", "--out out: no (out/x)"), ("a/b", "a/b: no"), (None, "--out out: no")]
+)
+def test_an_error_of_the_system_names_its_file(name, told, capsys):
+    """And the flag only if the file belongs to it."""
+    parser, args, _ = run_mnist.parse([])
+    with pytest.raises(SystemExit), cli.one_line_errors(parser, args):
+        raise OSError(13, "no", name)
+    assert capsys.readouterr().err == f"run_mnist.py: error: {told}\n"
 
 
 def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch):

@@ -114,6 +114,15 @@ def test_a_run_of_two_processes(images, quick):
     assert not multiprocessing.active_children()
 
 
+def test_a_model_is_its_own_again_afterwards():
+    models = [WGANGP(SMALL, sampler(IMAGES), 12) for _ in range(2)]
+    with workers.sharing(models[0], IMAGES, 2, True, 1):
+        models[0].iteration()
+    models[1].iteration()
+    one, other = (model.iteration() for model in models)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def fails_in_its_first_step(*given):
     WGANGP.critic_step = lambda *_: 1 // 0
     workers.work(*given)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
-from matplotlib.axes import Axes
 
 from .. import pictures
 from ..files import write
-from ..pictures import Panel
+from ..pictures import Axes, Panel
 
 
 def save(path: Path, drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> None:
