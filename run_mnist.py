@@ -4,6 +4,8 @@ import argparse
 import sys
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,19 @@ from typing import Any
 import numpy
 from tqdm import tqdm
 
-from minigan import backend, cli, judge, pictures
-from minigan.cli import InputError
-from minigan.data import MNIST, SIZES, kind_of, load_images, nearby
-from minigan.files import locked, replacing, write
-from minigan.judge import Judge
-from minigan.report import report
-from minigan.run import FILE, LEFT, SLOPE_NAMES, Run, load
+from minigan import backend
+from minigan.data import MNIST
+from minigan.fast import Replayed, sharing, threads
+from minigan.fast.workers import WorkersLost, workers_for
+from minigan.judge import Judge, find_judge
+from minigan.run import Run, cli, load, load_images, pictures
+from minigan.run.cli import InputError
+from minigan.run.files import locked, replacing, write
+from minigan.run.images import SIZES, kind_of
+from minigan.run.page import write_page
+from minigan.run.run import FILE, LEFT, SLOPE_NAMES
 from minigan.settings import COUNT, PRESETS, Settings
 from minigan.training import WGANGP, DivergenceError
-from minigan.workers import WorkersLost, sharing, workers_for
 
 # The modes that begin no new run, and the flags that each takes besides --out.
 READING = ("device", "workers", "threads", "data", "size")
@@ -35,54 +40,45 @@ MODES = {
 def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     """Train, and write all files of the run to ``args.out``; returns the exit status."""
     settings, out, status = run.settings, args.out, 0
-    by = find_judge(args, images)
-    replay = "graph" if args.graph else not args.no_replay
-    run.model(images, replay)
-    if args.device == "gpu":  # so that the compilation of kernels does not count as training time
-        WGANGP(settings, run.gan.sample_real, images[0].size, replay=False).iteration()
+    judge = find_judge(args.data, args.size, images)
+    run.model(images)
     with locked(out), cli.endings() as signals, numpy.errstate(over="ignore", invalid="ignore"):
         refuse_another_run(args)  # another run may have begun meanwhile
         print(described(images, args.data), flush=True)
-        if args.device == "cpu" and (line := cli.slower_kernels()):
+        if args.device == "cpu" and (line := threads.slower_kernels()):
             warn(line)
         try:
-            if run.iteration == 0:
-                run.snapshot(out)
+            if run.done == 0:
+                run.draw_grid(out)
                 run.save(out)
-            bar = tqdm(total=settings.iterations, initial=run.iteration, unit="it", disable=None)
-            with bar, sharing(run.gan, images, args.workers, replay, args.threads):
-                while run.iteration < settings.iterations and not signals:
-                    row = run.iterate()
+            bar = tqdm(total=settings.iterations, initial=run.done, unit="it", disable=None)
+            with bar, faster(run.gan, images, args) as model:
+                while run.done < settings.iterations and not signals:
+                    row = run.advance(model.iteration)
                     if row:
-                        shown = f"L1 {row[1]:.3f}, {SLOPE_NAMES[settings.slope]} {row[2]:.3f}"
-                        bar.set_postfix_str(shown, refresh=False)
-                    last = run.iteration == settings.iterations
-                    drawn = last or run.iteration % settings.sample_every == 0
-                    judged = last or run.iteration % settings.evaluate_every == 0
-                    if drawn or judged:
-                        with cli.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
-                            run.gan.check_finite()
-                            if drawn:
-                                run.snapshot(out)
-                            if judged and by:
-                                run.evaluate(out, by)
-                            run.save(out)
-                            if judged and not last:
-                                report(run, out, by)  # to be read during training
-                                if bar.disable:
-                                    print(under_way(run), flush=True)
+                        bar.set_postfix_str(measured(run), refresh=False)
+                    last = run.done == settings.iterations
+                    sample_due = last or run.done % settings.sample_every == 0
+                    evaluation_due = last or run.done % settings.evaluate_every == 0
+                    if sample_due or evaluation_due:
+                        with threads.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
+                            save_progress(run, out, sample_due, judge if evaluation_due else None)
+                    if evaluation_due and not last:
+                        write_page(run, out, judge)  # to be read during training
+                        if bar.disable:
+                            print(under_way(run), flush=True)
                     bar.update()
             if signals:
                 status = 128 + signals[0]
                 run.save(out)
         except (DivergenceError, WorkersLost) as error:
             status, rows, run = cli.FAILED, run.rows, load(out)
-            warn(f"error: {error}; {out / FILE} keeps iteration {run.iteration}")
+            warn(f"error: {error}; {out / FILE} keeps iteration {run.done}")
             run.rows = rows
             run.write_curves(out)
-        report(run, out, by)
-        if run.evaluations and by:
-            print_table(run, by)
+        write_page(run, out, judge)
+        if run.evaluations and judge:
+            print_table(run, judge)
         if status == 0 and (line := run.collapse()):
             status = cli.FAILED
             warn(line)
@@ -90,15 +86,39 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     return status
 
 
+@contextmanager
+def faster(gan: WGANGP, images: numpy.ndarray, args: argparse.Namespace) -> Iterator[Any]:
+    """What has the model's ``iteration()``: recorded and replayed, or shared by processes, or the model itself."""
+    if args.device == "gpu":  # so that the compilation of kernels does not count as training time
+        WGANGP(gan.settings, gan.sample_real, images[0].size).iteration()
+    if args.workers > 1:
+        with sharing(gan, images, args.workers, args.threads, not args.no_replay) as shared:
+            yield shared
+    else:
+        yield gan if args.no_replay else Replayed(gan, args.graph)
+
+
+def save_progress(run: Run, out: Path, sample: bool, judge: Judge | None) -> None:
+    """Draw a grid of samples, if one is due, have them judged, if there is a judge, and save all."""
+    run.gan.check_finite()
+    if sample:
+        run.draw_grid(out)
+    if judge:
+        run.evaluate(out, judge)
+    run.save(out)
+
+
+def measured(run: Run) -> str:
+    _, l1, slope, _ = run.rows[-1]
+    return f"L1 {l1:.3f}, {SLOPE_NAMES[run.settings.slope]} {slope:.3f}"
+
+
 def under_way(run: Run) -> str:
     """A line for where there is no bar: how far the run is, how good its samples are, and how long it will take."""
-    done, number = run.iteration, run.settings.iterations
-    _, l1, slope, _ = run.rows[-1]
-    told = [f"L1 {l1:.3f}", f"{SLOPE_NAMES[run.settings.slope]} {slope:.3f}"]
-    if run.evaluations:
-        told += [f"{name} {run.evaluations[-1][name]:.3f}" for name in ("precision", "recall")]
-    left = round(run.seconds * (number - done) / done)
-    return f"{done:,} of {number:,}: {', '.join(told)}; {left // 60}:{left % 60:02} min of training to go"
+    whole, metrics = run.settings.iterations, run.evaluations[-1] if run.evaluations else {}
+    shown = [measured(run), *(f"{name} {metrics[name]:.3f}" for name in ("precision", "recall") if metrics)]
+    left = round(run.seconds * (whole - run.done) / run.done)
+    return f"{run.done:,} of {whole:,}: {', '.join(shown)}; {left // 60}:{left % 60:02} min of training to go"
 
 
 def described(images: numpy.ndarray, source: Path) -> str:
@@ -119,9 +139,9 @@ def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.n
     if kind_of(args.data) == "pictures" and args.out.resolve().is_relative_to(args.data.resolve()):
         raise InputError(f"--out {args.out} lies in --data {args.data}, which would then hold the run's own pictures")
     images = load_images(args.data, size=args.size)
-    threads = cli.threads_for(settings, images[0].size)
-    args.workers = args.workers or (workers_for(settings, threads) if args.device == "cpu" else 1)
-    args.threads = args.threads or (threads if args.workers == 1 else 1)
+    number = threads.threads_for(settings, images[0].size)
+    args.workers = args.workers or (workers_for(settings, number) if args.device == "cpu" else 1)
+    args.threads = args.threads or (number if args.workers == 1 else 1)
     check_workers(args, settings)
     return Run(settings, images.shape[1:], metadata(args, images)), images
 
@@ -132,14 +152,14 @@ def check_workers(args: argparse.Namespace, settings: Settings) -> None:
         raise InputError(f"--workers {args.workers}: expected a divisor of the batch size, {settings.batch_size}")
     if args.workers > 1 and args.device == "gpu":
         raise InputError(f"--workers {args.workers} share an iteration on the CPU; on the GPU it is one")
-    cli.use_threads(args.threads * args.workers)
+    threads.use_threads(args.threads * args.workers)
 
 
 def refuse_another_run(args: argparse.Namespace) -> None:
     """Raises InputError where a new run would overwrite a run that has done an iteration, or somebody's own files."""
     if args.resume:
         return
-    if (args.out / FILE).exists() and load(args.out / FILE).iteration:
+    if (args.out / FILE).exists() and load(args.out / FILE).done:
         raise InputError(
             f"--out {args.out} already holds a run: --resume goes on with it; or name another folder, or remove it"
         )
@@ -150,7 +170,13 @@ def refuse_another_run(args: argparse.Namespace) -> None:
 def metadata(args: argparse.Namespace, images: numpy.ndarray) -> dict[str, Any]:
     """The facts about a run that are saved besides its settings."""
     known = {"data": str(args.data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
-    return {**known, "workers": args.workers, "threads": args.threads, "kernels": cli.kernels(), "device": args.device}
+    return {
+        **known,
+        "workers": args.workers,
+        "threads": args.threads,
+        "kernels": threads.kernels(),
+        "device": args.device,
+    }
 
 
 def reopen(args: argparse.Namespace) -> Run:
@@ -169,11 +195,11 @@ def resume(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.
     """The run in ``args.out``, to be continued with the given settings, and its images."""
     run = reopen(args)
     run.go_on(replace(run.settings, **given))
-    if run.settings.iterations < run.iteration:
-        raise InputError(f"--resume: the run in {args.out} is at iteration {run.iteration:,} already")
+    if run.settings.iterations < run.done:
+        raise InputError(f"--resume: the run in {args.out} is at iteration {run.done:,} already")
     images = load_images(args.data, size=args.size)
     refuse_other_images(args, run, images)
-    if args.device == "cpu" and (before := run.metadata["kernels"]) != cli.kernels():
+    if args.device == "cpu" and (before := run.metadata["kernels"]) != threads.kernels():
         warn(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
     run.metadata = metadata(args, images)
     return run, images
@@ -186,41 +212,36 @@ def refuse_other_images(args: argparse.Namespace, run: Run, images: numpy.ndarra
         raise InputError(f"--data {args.data} holds other images than the run in {args.out} was trained on")
 
 
-def find_judge(args: argparse.Namespace, images: numpy.ndarray | None = None) -> Judge | None:
-    """The judge, if there is a classifier next to the data."""
-    return Judge(args.data, args.size, images) if nearby(args.data, judge.FILE).exists() else None
-
-
 def report_or_evaluate(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write the pictures and the page of the run in ``args.out``, from its checkpoint; to evaluate, new metrics too."""
     run = reopen(args)
-    by = Judge(args.data, args.size) if args.mode == "evaluate" else find_judge(args)
-    if by:
-        refuse_other_images(args, run, by.train)
+    judge = Judge(args.data, args.size) if args.mode == "evaluate" else find_judge(args.data, args.size)
+    if judge:
+        refuse_other_images(args, run, judge.train)
     with locked(args.out):
-        if by and args.mode == "evaluate":
-            run.evaluate(args.out, by, given.get("seed"))
+        if judge and args.mode == "evaluate":
+            run.evaluate(args.out, judge, given.get("seed"))
             run.save(args.out)
-            print_table(run, by)
-        report(run, args.out, by)
+            print_table(run, judge)
+        write_page(run, args.out, judge)
     print(f"{run.summary()}: see {args.out / 'report.html'}")
     return 0
 
 
-def generate(args: argparse.Namespace, given: dict[str, Any]) -> int:
+def write_samples(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write ``args.generate`` samples of the run in ``args.out``: generated.npy and a grid of the first 100."""
     run, path = reopen(args), args.out / "generated.npy"
     with locked(args.out):
-        images = run.generate(args.generate, given.get("seed"))
+        images = run.new_samples(args.generate, given.get("seed"))
         with replacing(path) as part:
             numpy.save(part, images)
         write(path.with_suffix(".png"), pictures.grid(images[:100], columns=10))
-    print(f"{args.generate:,} samples of iteration {run.iteration:,}: {path} and .png")
+    print(f"{args.generate:,} samples of iteration {run.done:,}: {path} and .png")
     return 0
 
 
-def print_table(run: Run, by: Judge) -> None:
-    for what, samples, real in judge.table(run.evaluations[-1], by.real):
+def print_table(run: Run, judge: Judge) -> None:
+    for what, samples, real in judge.table(run.evaluations[-1]):
         print(f"{what:<60} {samples:>8} {real:>8}")
 
 
@@ -277,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.mode in ("report", "evaluate"):
                 return report_or_evaluate(args, given)
             if args.mode == "generate":
-                return generate(args, given)
+                return write_samples(args, given)
             run, images = resume(args, given) if args.resume else begin(args, given)
             return train(run, images, args)
 

@@ -32,7 +32,7 @@ def pixel(x: Array) -> Array:
 ACTIVATIONS = Choices(
     "hidden activation", {"relu": ops.relu, "leaky_relu": ops.leaky_relu, "tanh": ops.tanh, "softplus": ops.softplus}
 )
-OUTPUTS = Choices("output activation", {None: identity, "sigmoid": ops.sigmoid, "tanh": ops.tanh})
+OUTPUTS = Choices("output activation", {None: identity, "sigmoid": pixel, "tanh": ops.tanh})
 
 Init = Callable[[numpy.random.Generator, int, int], numpy.ndarray]
 

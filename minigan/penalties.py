@@ -87,6 +87,7 @@ FORMS = Choices(
         "one-sided-max": lambda s: ops.mean(ops.maximum(s, 1)),  # (a), (c), as the article writes them
         "one-sided-relu": lambda s: ops.mean(ops.relu(s - 1)),  # the same less a constant: the article's program
         "one-sided-squared": lambda s: ops.mean(ops.relu(s - 1) ** 2),  # Petzka et al. 2018 (arXiv 1709.08894)
+        "none": lambda s: 0.0,
     },
 )
 

@@ -25,8 +25,6 @@ NOISES = Choices("noise", {"normal": normal, "uniform": uniform})  # of a random
 # the learning rate's factor, as a function of the share of the iterations that is done
 DECAYS = Choices("decay", {"linear": lambda share: max(1 - share, 0.0), "constant": lambda share: 1.0})
 
-PENALTIES = Choices("penalty form", {**FORMS, "none": None})
-
 
 class Number(NamedTuple):
     """The allowed numbers of a ``kind``, int or float: from ``low`` (above ``low``, if ``above``) to below ``high``."""
@@ -76,7 +74,7 @@ class Settings:
     average: float = option(0.9995, "generator's weights kept in their running average; 0: none", Number(float, 0, 1))
 
     game: str = option("wgan", "the two losses", GAMES)
-    penalty: str = option("two-sided", "on the critic's slopes", PENALTIES)
+    penalty: str = option("two-sided", "on the critic's slopes", FORMS)
     where: str = option("between", "where the penalty looks", WHERE)
     slope: str = option("gradient", "how the slopes are measured", SLOPES)
     lambda_: float = option(10.0, "the penalty's weight", Number(float, 0))

@@ -11,11 +11,10 @@ from .autodiff import grad
 from .backend import Array, kernel
 from .guards import changed
 from .losses import GAMES
-from .nn import CONSTRAINTS, MLP, pixel
+from .nn import CONSTRAINTS, MLP
 from .optim import Adam
-from .penalties import slopes
-from .replay import Replayed
-from .settings import DECAYS, NOISES, PENALTIES, Settings
+from .penalties import FORMS, slopes
+from .settings import DECAYS, NOISES, Settings
 from .tensor import Tensor, no_grad
 
 
@@ -26,9 +25,24 @@ class WGANGP:
     samples than the weights of the moment (Yazici et al. 2019, arXiv 1806.04498). With ``average`` 0 ``ema`` is the
     generator itself. ``sample_real(n, rng)`` gives n real rows (n, dim), float32, on the device in use, that depend on
     random numbers of ``rng`` only; it may be None until the first iteration. The same settings and ``sample_real`` give
-    the same numbers, bit for bit, on the same machine's CPU, for the same number of threads. With ``replay`` an
-    iteration is recorded once, and then replayed; with "graph", as a CUDA graph.
+    the same numbers, bit for bit, on the same machine's CPU, for the same number of threads.
     """
+
+    def __init__(self, settings: Settings, sample_real: Callable[[int, Any], Array] | None, dim: int) -> None:
+        self.settings, self.batch_size = settings, settings.batch_size
+        self.sample_real: Any = sample_real
+        self.metrics = l1_and_mean_slope
+        self.game, self.penalty = GAMES[settings.game], FORMS[settings.penalty]
+        self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
+        _, self.constrain = CONSTRAINTS[settings.constraint]
+        for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
+        self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
+        self.ema = deepcopy(self.generator) if settings.average else self.generator
+        self.ema_step = Tensor(backend.zeros((), "float32"))
+        self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
+        self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
+        self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
+        self.done = 0
 
     def iteration(self) -> Array:
         """``critic_steps`` steps of the critic and one of the generator: the article's game, section "the fight".
@@ -36,14 +50,18 @@ class WGANGP:
         Returns L1 and the mean slope at the last critic step, as an array (2,) that stays on the device: no code in
         here waits for the device. The next iteration may overwrite the array.
         """
+        self.prepare()
+        return self.device_steps()
+
+    def prepare(self) -> None:
+        """Set the numbers that an iteration goes by: the learning rate, and the step of the running average."""
         s = self.settings
         if s.decay != "constant":
-            lr = s.learning_rate * self.decay(self.iterations / s.iterations)
+            lr = s.learning_rate * self.decay(self.done / s.iterations)
             self.critic_adam.lr = self.generator_adam.lr = lr
         # At first the average is over the last eighth of the iterations, so that the initial weights are forgotten.
-        self.ema_step.array.fill(1 - min(s.average, (1 + self.iterations) / (9 + self.iterations)))
-        self.iterations += 1
-        return self.replayed(self) if self.replayed else self.device_steps()
+        self.ema_step.array.fill(1 - min(s.average, (1 + self.done) / (9 + self.done)))
+        self.done += 1
 
     def device_steps(self) -> Array:
         """The part of an iteration on the device: changes the arrays of ``state``; returns L1 and the mean slope."""
@@ -65,9 +83,7 @@ class WGANGP:
         scores = self.critic(ops.concatenate((real, fake)))
         d_real, d_fake = scores[: len(real)], scores[len(real) :]
         s = slopes(self.critic, real, fake, self.rng, self.settings.slope, self.settings.where)
-        loss = self.game.critic(d_real, d_fake, real, fake)
-        if self.penalty:
-            loss = loss + self.settings.lambda_ * self.penalty(s)
+        loss = self.game.critic(d_real, d_fake, real, fake) + self.settings.lambda_ * self.penalty(s)
         self.critic_adam.step(grad(loss, self.critic.parameters()))
         self.constrain(self.critic, self.settings.clip)
         return d_real.array, d_fake.array, s.array
@@ -84,26 +100,7 @@ class WGANGP:
 
     def generate(self, n: int) -> Array:
         """n samples (n, dim) of the present generator, from fresh noise."""
-        return generate(self.generator, self.draw_noise(n))
-
-    def __init__(
-        self, settings: Settings, sample_real: Callable[[int, Any], Array] | None, dim: int, replay: bool | str = True
-    ) -> None:
-        self.settings, self.batch_size = settings, settings.batch_size
-        self.sample_real: Any = sample_real
-        self.metrics = l1_and_mean_slope
-        self.game, self.penalty = GAMES[settings.game], PENALTIES[settings.penalty]
-        self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
-        _, self.constrain = CONSTRAINTS[settings.constraint]
-        for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
-        self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
-        self.ema = deepcopy(self.generator) if settings.average else self.generator
-        self.ema_step = Tensor(backend.zeros((), "float32"))
-        self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
-        self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
-        self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
-        self.iterations = 0
-        self.replayed = Replayed(replay == "graph") if replay else None
+        return outputs(self.generator, self.draw_noise(n))
 
     def state(self) -> dict[str, Tensor]:
         """The Tensors whose arrays ``device_steps`` reads and changes, by name."""
@@ -122,32 +119,13 @@ class WGANGP:
                 tensors |= {f"critic.spectral.u{i}": layer.u, f"critic.spectral.v{i}": layer.v}
         return tensors
 
-    def dependencies(self) -> list[Any]:
-        """All objects that ``device_steps`` depends on, besides the numbers in arrays: a record is for these alone."""
-        networks, adams = (self.critic, self.generator, self.ema), (self.critic_adam, self.generator_adam)
-        owners = [*adams, *networks, *(layer for net in networks for layer in net.layers)]
-        held = [x for name, x in vars(self).items() if name != "iterations"]
-        held += [x for owner in owners for x in (type(owner), *vars(owner).values())]
-        tensors = [x for adam in adams for x in (*adam.parameters, *adam.m, *adam.v)]
-        tensors += [x for x in held if isinstance(x, Tensor)]
-        return [*held, *tensors, *(x.array for x in tensors), *(x.requires_grad for x in tensors)]
-
-    def snapshot(self) -> dict[str, Any]:
-        """A copy of all that ``device_steps`` changes, for ``put_back``: the arrays, and the state of ``rng``."""
-        return {name: x.array.copy() for name, x in self.state().items()} | {"the draws": backend.rng_state(self.rng)}
-
-    def put_back(self, snapshot: dict[str, Any]) -> None:
-        self.restore(snapshot, self.iterations)
-        backend.set_rng_state(self.rng, snapshot["the draws"])
-
-    def restore(self, arrays: dict[str, Array], iterations: int) -> None:
-        """Set the arrays of ``state``, and the number of iterations; the generator ``rng`` is set separately."""
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Set the arrays of ``state``; the generator ``rng``, and the number of iterations, are set separately."""
         for name, tensor in self.state().items():
             if arrays[name].shape != tensor.shape:
                 raise ValueError(f"restore: {name} is {arrays[name].shape}; expected {tensor.shape}")
             tensor.array[...] = backend.asarray(arrays[name])
             changed(tensor)
-        self.iterations = iterations
 
     def check_finite(self) -> None:
         """Raises DivergenceError where an array of ``state`` is not finite (on the GPU this waits for the device)."""
@@ -173,10 +151,10 @@ def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
     return backend.xp.stack((d_fake.mean() - d_real.mean(), s.mean()))
 
 
-def generate(generator: MLP, noise: Array) -> Array:
-    """The generator's samples (n, dim) from ``noise`` (n, noise_dim), float32."""
+def outputs(network: MLP, rows: Array) -> Array:
+    """What a network makes of rows (n, ...), float32: an array, without a record."""
     with no_grad():
-        return generator(noise).array
+        return network(rows).array
 
 
 def networks(settings: Settings, dim: int, rng: numpy.random.Generator) -> tuple[MLP, MLP]:
@@ -185,7 +163,6 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator) -> tuple
     kind: dict[str, Any] = {"hidden": settings.hidden, "init": settings.init, "rng": rng}
     critic = MLP([dim, *settings.critic, 1], output=settings.critic_output, layer=layer, **kind)
     generator = MLP([settings.noise_dim, *settings.generator, dim], output=settings.output, **kind)
-    generator.output = pixel if settings.output == "sigmoid" else generator.output
     return critic, generator
 
 

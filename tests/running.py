@@ -40,15 +40,15 @@ def fails(capsys, *argv):
 
 def run_until(iteration, happens, *argv):
     """A run in which something happens as it comes to its next iteration."""
-    step = WGANGP.iteration
+    prepare = WGANGP.prepare
 
-    def iterate(model):
-        if model.iterations == iteration:
+    def prepare_it(model):
+        if model.done == iteration:
             happens(model)
-        return step(model)
+        prepare(model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WGANGP, "iteration", iterate)
+        patch.setattr(WGANGP, "prepare", prepare_it)
         return run(*argv)
 
 

@@ -15,17 +15,17 @@ import pytest
 from matplotlib.figure import Figure
 
 import minigan as mg
-from minigan import backend, pictures
+from minigan import backend
 from minigan.article import sections, toys
 from minigan.article.experiment import critic_alone
-from minigan.record import leaves
-from minigan.run import Run, load
+from minigan.fast.record import leaves
+from minigan.run import Run, load, pictures
 from minigan.training import WGANGP
 from tests.cases import CASES
 from tests.running import ROOT, TINY
 from tests.running import run as run_mnist
 from tests.standin import DeviceArray, Stream, cupy, standing_in
-from tests.test_replay import SMALL, beginning_with, model, move, train
+from tests.test_replay import SMALL, beginning_with, fast, model, move, train
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 3, 2), dtype="uint8")
 needs_cupy = pytest.mark.skipif(not cupy, reason="CuPy is not installed; it is optional, for --device gpu")
@@ -74,11 +74,11 @@ def test_without_cutensor_the_error_says_what_to_install(standin, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx", cupyx)
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
     with pytest.raises(backend.DeviceError, match=r"^a CUDA graph needs cuTENSOR.*pip install cutensor-cu13.*\Z"):
-        model(replay="graph")
+        fast(model(how="graph"))
     library = SimpleNamespace(load_nvidia_dynamic_lib=partial(setattr, cupyx, "cutensor"))
     for name in ("cuda", "cuda.pathfinder"):
         monkeypatch.setitem(sys.modules, name, library)
-    model(replay="graph")
+    fast(model(how="graph"))
     assert cupyx.cutensor == "cutensorMg"
 
 
@@ -93,7 +93,7 @@ def test_numpy_and_cupy_meet_in_one_file_and_large_packages_are_imported_where_t
 
 def test_the_whole_iteration_stays_on_the_device(standin):
     """No silent conversion (it raises), and not one transfer to the host."""
-    m = model(replay=False)
+    m = model(how=None)
     m.iteration()
     DeviceArray.transfers = 0
     metrics = m.iteration()
@@ -143,8 +143,7 @@ def begun():
 
 
 def goes_on(run):
-    run.model(PIXELS, replay=False)
-    return run.iterate()[:3]
+    return run.advance(run.model(PIXELS).iteration)[:3]
 
 
 def state(run):
@@ -179,9 +178,9 @@ def test_a_run_goes_on_with_the_draws_of_its_device(standin, tmp_path):
 
 def test_a_whole_run(judged, standin, monkeypatch, capsys):
     """Through all that the command line does; and what is compiled at the first iteration costs no training time."""
-    happened, iteration, iterate = [], WGANGP.iteration, Run.iterate
-    monkeypatch.setattr(WGANGP, "iteration", lambda model: happened.append("iteration") or iteration(model))
-    monkeypatch.setattr(Run, "iterate", lambda run: happened.append("timed") or iterate(run))
+    happened, prepare, advance = [], WGANGP.prepare, Run.advance
+    monkeypatch.setattr(WGANGP, "prepare", lambda model: happened.append("iteration") or prepare(model))
+    monkeypatch.setattr(Run, "advance", lambda *given: happened.append("timed") or advance(*given))
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)  # it takes longest
     given = ["--device", "gpu", "--out", "out"]
     assert run_mnist(*TINY, *given, "--evaluate-every", 6, "--data", judged) == 0
@@ -207,7 +206,7 @@ def test_the_clock_is_read_once_the_figures_are_there(monkeypatch):
 def test_a_graph_is_captured_once_then_proven_and_then_launched(standin):
     """Aside, and with another product than CuPy's, which cannot be captured; outside of the graph all is as before."""
     before = backend.matmul
-    train(model(replay="graph"), 5)
+    train(model(how="graph"), 5)
     assert standin.asked == ["aside", "begin", "end", "back", *4 * ["launch"]]  # the first of these is its proof
     assert backend.matmul is before
 
@@ -233,7 +232,7 @@ def test_what_cannot_be_captured_says_why_and_goes_on(standin, monkeypatch):
 
 def test_a_graph_that_computes_something_else_is_not_used(standin):
     """What the host decides is not captured."""
-    captured, eager = beginning_with(lambda m, bias: move(bias, m.iterations), "graph")
+    captured, eager = beginning_with(lambda m, bias: move(bias, m.done), "graph")
     with pytest.warns(UserWarning, match="a replayed one comes to another result in"):
         trained = train(captured, 8)
     assert trained[:2] == train(eager, 8)[:2]

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 import run_mnist
-from minigan import judge
-from minigan.cli import unbroken_output
-from minigan.data import DataError, load_images, load_labels, sampler
-from minigan.files import in_memory
+from minigan.data import DataError, sampler
+from minigan.judge import Judge
+from minigan.judge import __main__ as judge
 from minigan.run import load
+from minigan.run.cli import unbroken_output
+from minigan.run.files import in_memory
+from minigan.run.images import load_images, load_labels
 from tests.running import TINY, fails, run
 
 X = np.random.default_rng(0).integers(0, 256, (120, 6, 5), dtype="uint8")
@@ -343,7 +345,7 @@ def test_pictures_of_other_kinds_look_as_they_do_elsewhere(tmp_path, capsys):
 
 
 def test_pictures_train_and_are_judged_as_arrays_of_them(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_mnist, "report", lambda *_: None)  # the page, which takes long to draw
+    monkeypatch.setattr(run_mnist, "write_page", lambda *_: None)  # the page, which takes long to draw
     folder, array, out = tmp_path / "pictures", tmp_path / "a.npz", tmp_path / "out"
     array.write_bytes(npz(x_train=SQUARE, y_train=Y, x_test=SQUARE[:30], y_test=Y[:30]))
     pictures(folder / "train", SQUARE, Y)
@@ -351,7 +353,7 @@ def test_pictures_train_and_are_judged_as_arrays_of_them(tmp_path, capsys, monke
     assert "lies in --data" in fails(capsys, *TINY, "--data", folder, "--out", folder / "out")
     assert judge.main(["--data", str(array)]) == judge.main(["--data", str(folder), "--size", "5"]) == 0
     assert (tmp_path / "a.classifier.npz").read_bytes() == (folder / judge.FILE).read_bytes()
-    assert judge.Judge(array).real == judge.Judge(folder, 5).real
+    assert Judge(array).real == Judge(folder, 5).real
 
     run(*TINY, "--data", folder, "--size", 5, "--out", out)
     held = load(str(out))

@@ -149,7 +149,7 @@ def test_the_iteration_as_a_program_is_the_engines_bit_for_bit(preset, tmp_path,
     assert {str(x.dtype) for x in scope["arrays"].values()} == {"float32", "float64"}
 
     images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype="uint8")
-    engine, other = (WGANGP(PRESETS[preset], sampler(images), 784, replay=False) for _ in range(2))
+    engine, other = (WGANGP(PRESETS[preset], sampler(images), 784) for _ in range(2))
     arrays = {name.replace(".", "_"): x.array for name, x in other.state().items()}
     for _ in range(2):
         engine.iteration()

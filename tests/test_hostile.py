@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from minigan import judge
 from minigan.data import DataError, read_idx
-from minigan.files import in_memory
-from minigan.run import EVALUATION, FILE, Run, load
+from minigan.judge import classifier as judge
+from minigan.run.files import in_memory
+from minigan.run.run import EVALUATION, FILE, Run, load
 from minigan.settings import Settings
 from minigan.training import DivergenceError
 from tests.running import TINY, fails, files, run, state
@@ -202,7 +202,7 @@ def test_many_rows_and_large_weights(ran, quick, capsys):
 
 def test_a_run_that_never_came_to_anything_is_begun_anew(images, quick, monkeypatch):
     run(*TINY, "--data", images, "--out", "once")
-    for died_in in ("snapshot", "save", "iterate"):  # before its first file, and before its first iteration
+    for died_in in ("draw_grid", "save", "advance"):  # before its first file, and before its first iteration
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(Run, died_in, lambda *_: 1 // 0)
             run(*TINY, "--data", images, "--seed", 1)

@@ -1,34 +1,64 @@
-"""The house: imports run one way, and what one reads to learn stands on its own."""
+"""The house: folders know files, no file knows a folder, imports run one way, and what stands first stands alone."""
 
 import ast
+import shutil
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import minigan
+import numpy as np
 
-ROOT = Path(minigan.__file__).parent
-MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}
+import minigan
+from minigan.judge import classifier
+from tests.running import ROOT
+from tests.test_readme import ALONE, BLOCKS
+
+HOUSE = Path(minigan.__file__).parent
+MODULES = {".".join(p.relative_to(HOUSE).with_suffix("").parts): p for p in HOUSE.rglob("*.py")}
+FILES = {name for name in MODULES if "." not in name}
+FOLDERS = {name.partition(".")[0] for name in MODULES} - FILES
 
 
 def imports(name):
     """The modules of the package that a module imports, by their names within it."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = name.split(".")[: -node.level] + (node.module.split(".") if node.module else [])
             found |= {".".join([*folder, a.name]) for a in node.names} | {".".join(folder)}
-    return found & MODULES.keys()
+    beside = (found & FOLDERS) - {name.partition(".")[0]}
+    return found & MODULES.keys() | {f"{folder}.__init__" for folder in beside}
 
 
 def test_no_circle():
+    """Neither of modules nor of folders. A CycleError names the circle."""
     graph = {name: imports(name) for name in MODULES}
     assert graph["autodiff"] == {"backend", "guards", "ops", "tensor"}
-    TopologicalSorter(graph).prepare()  # it raises a CycleError, which names the circle
+    TopologicalSorter(graph).prepare()
+    of = {
+        folder: {to.partition(".")[0] for name in MODULES if name.startswith(f"{folder}.") for to in graph[name]}
+        for folder in FOLDERS
+    }
+    TopologicalSorter({folder: (known & FOLDERS) - {folder} for folder, known in of.items()}).prepare()
 
 
-def test_what_one_reads_to_learn_imports_nothing_of_a_run():
-    beside = {"run", "report", "judge", "pictures", "cli", "files", "workers"}
-    learned = {name for name in MODULES if "." not in name} - beside - {"__init__"}
-    assert {"tensor", "ops", "autodiff", "penalties", "training", "data"} < learned
-    assert all(imports(name) <= learned for name in learned)
-    assert all(imports(name).isdisjoint({"run", "report"}) for name in beside - {"run", "report"})
+def test_no_file_knows_a_folder():
+    assert {"tensor", "ops", "autodiff", "penalties", "training", "data"} < FILES
+    assert {"fast", "run", "judge", "explain", "article"} == FOLDERS
+    assert [name for name in FILES if not imports(name) <= FILES] == []
+
+
+def test_the_files_alone_draw_digits(tmp_path):
+    """README's program runs without the folders, and a classifier sees digits in what it draws."""
+    (tmp_path / "minigan").mkdir()
+    for name in FILES:
+        shutil.copy(MODULES[name], tmp_path / "minigan")
+    shutil.copytree(HOUSE / "mnist", tmp_path / "minigan" / "mnist")
+    program = next(text for _, text in BLOCKS[ROOT / "README.md"] if ALONE in text)
+    (tmp_path / "program.py").write_text(f"{program}\nnp.save('samples.npy', samples)\n")
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, check=True)
+    assert (tmp_path / "digits.png").stat().st_size > 5000
+    judge = classifier.load(HOUSE / "mnist" / classifier.FILE, 784)
+    predicted = classifier.predict(judge, np.load(tmp_path / "samples.npy").reshape(64, 784)).probabilities
+    assert predicted.max(axis=1).mean() > 0.6 and len(set(predicted.argmax(axis=1))) > 4

@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from minigan import judge as judging
 from minigan.data import MNIST, load_images, load_labels
-from minigan.judge import METRICS, Judge, frechet, nearest, precision_recall, table
+from minigan.judge import Judge, classifier
+from minigan.judge import __main__ as command
+from minigan.judge import judge as judging
+from minigan.judge.metrics import frechet, nearest, precision_recall
 from minigan.nn import MLP
+from minigan.run.run import METRICS
 from minigan.training import DivergenceError
 from tests.test_data import idx
 
@@ -74,17 +77,17 @@ def folder(tmp_path):
 
 def test_the_one_beside_the_data_is_right_on_98_percent_and_two_thousand_digits_teach_something():
     images, labels = load_images(split="test"), load_labels(split="test")
-    assert judging.accuracy(judging.load(MNIST / judging.FILE, 784), images, labels) >= 0.98
-    assert (MNIST / judging.FILE).stat().st_size < 500_000
-    taught = judging.train(images[:2000], labels[:2000], epochs=3)
-    assert judging.accuracy(taught, images[2000:4000], labels[2000:4000]) > 0.8
+    assert classifier.accuracy(classifier.load(MNIST / classifier.FILE, 784), images, labels) >= 0.98
+    assert (MNIST / classifier.FILE).stat().st_size < 500_000
+    taught = classifier.train(images[:2000], labels[:2000], epochs=3)
+    assert classifier.accuracy(taught, images[2000:4000], labels[2000:4000]) > 0.8
 
 
 def test_a_look():
-    classifier, images = judging.load(MNIST / judging.FILE, 784), load_images(split="test")[:50]
-    seen = judging.predict(classifier, images, block=7)
+    trained, images = classifier.load(MNIST / classifier.FILE, 784), load_images(split="test")[:50]
+    seen = classifier.predict(trained, images, block=7)
     assert (seen.features.shape, seen.features.dtype, seen.features.min()) == ((50, 64), "float32", 0)
-    logits = classifier(rows(images)).data
+    logits = trained(rows(images)).data
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(seen.probabilities, softmax, rtol=1e-4, atol=1e-7)
     assert seen.probabilities.dtype == "float32"
@@ -94,9 +97,9 @@ def test_the_command_makes_one_beside_any_data(folder, capsys):
     """The same each time."""
     made = []
     for _ in range(2):
-        assert judging.main(["--data", str(folder)]) == 0
+        assert command.main(["--data", str(folder)]) == 0
         assert "100.00% right on test images" in capsys.readouterr().out
-        made.append((folder / judging.FILE).read_bytes())
+        made.append((folder / classifier.FILE).read_bytes())
     assert made[0] == made[1]
 
 
@@ -109,7 +112,7 @@ def test_without_the_right_files_it_says_so(folder, capsys):
     ):
         spoil()
         with pytest.raises(SystemExit) as exit:
-            judging.main(["--data", str(folder)])
+            command.main(["--data", str(folder)])
         error = capsys.readouterr().err
         assert (exit.value.code, error.count("\n")) == (2, 1) and message in error
 
@@ -159,7 +162,7 @@ def test_few_images(judge):
     assert told["frechet"] is told["units"] is few.real["frechet"] is few.real["units"] is None
     assert told["precision"] > 0.7
     line = "no Frechet distance: it takes 1,000 training and test images"
-    assert table(told, few.real)[1] == (line, "", "") and len(table(told, few.real)) == len(METRICS)
+    assert few.table(told)[1] == (line, "", "") and len(few.table(told)) == len(METRICS)
 
 
 def test_noise_is_far_away_and_one_digit_only_is_sharp_but_not_all(judge):
@@ -183,6 +186,6 @@ def test_samples_that_are_not_finite(judge):
 
 
 def test_the_table_has_every_figure(judge):
-    head, *told = table(judge.real | {"units": 2}, judge.real)
+    head, *told = judge.table(judge.real | {"units": 2})
     assert (head, [what for what, _, _ in told]) == (("", "samples", "real"), [what for what, _ in METRICS.values()])
     assert [row for row in told if row[1] != row[2]] == [(METRICS["units"][0], "2.00", "1.00")]

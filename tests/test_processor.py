@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import run_mnist
-from minigan import cli
+from minigan.fast import threads
 from minigan.settings import PRESETS, Settings
 from tests.running import TINY, run
 
@@ -17,18 +17,18 @@ TOY, WIDE = Settings(batch_size=32, critic=(32, 32)), Settings(batch_size=1024, 
 @pytest.mark.parametrize("cores", [1, 2, 64])
 def test_no_more_threads_than_the_products_can_use(monkeypatch, cores):
     """On a machine with many cores: one for a toy, a few for digits, all for wide networks."""
-    monkeypatch.setattr(cli, "_blas", lambda: [{"num_threads": cores}])
-    assert cli.threads_for(TOY, 2) == cli.threads_for(replace(TOY, critic=()), 10) == 1
-    digits = [cli.threads_for(settings, 784) for settings in PRESETS.values()]
+    monkeypatch.setattr(threads, "_blas", lambda: [{"num_threads": cores}])
+    assert threads.threads_for(TOY, 2) == threads.threads_for(replace(TOY, critic=()), 10) == 1
+    digits = [threads.threads_for(settings, 784) for settings in PRESETS.values()]
     assert min(cores, 3) <= min(digits) <= max(digits) < 8
-    assert cli.threads_for(WIDE, 784) == cores
+    assert threads.threads_for(WIDE, 784) == cores
 
 
 def test_the_threads_are_those_that_were_asked_for():
-    before = [library["num_threads"] for library in cli._blas()]
-    with cli.use_threads(1):
-        assert {library["num_threads"] for library in cli._blas()} == {1}
-    assert [library["num_threads"] for library in cli._blas()] == before
+    before = [library["num_threads"] for library in threads._blas()]
+    with threads.use_threads(1):
+        assert {library["num_threads"] for library in threads._blas()} == {1}
+    assert [library["num_threads"] for library in threads._blas()] == before
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,15 @@ def test_the_threads_are_those_that_were_asked_for():
     ],
 )
 def test_kernels_that_do_not_suit_the_processor(monkeypatch, chosen, flags, asked, said):
-    monkeypatch.setattr(cli, "_blas", lambda: [{"architecture": chosen}])
-    monkeypatch.setattr(cli, "Path", lambda path: SimpleNamespace(exists=lambda: True, read_text=lambda: flags))
-    monkeypatch.setattr(cli.os, "environ", asked)
-    assert said in str(cli.slower_kernels())
+    monkeypatch.setattr(threads, "_blas", lambda: [{"architecture": chosen}])
+    monkeypatch.setattr(threads, "Path", lambda path: SimpleNamespace(exists=lambda: True, read_text=lambda: flags))
+    monkeypatch.setattr(threads.os, "environ", asked)
+    assert said in str(threads.slower_kernels())
 
 
 def test_another_processor_is_told_of(images, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "kernels", lambda: "Z80")
+        patch.setattr(threads, "kernels", lambda: "Z80")
         run(*TINY, "--data", images)
     capsys.readouterr()
     run_mnist.resume(*run_mnist.parse(["--resume"])[1:])

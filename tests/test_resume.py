@@ -42,7 +42,7 @@ def test_whatever_it_ended_by_everything_is_as_in_one_go(ended_at, iteration, fl
     Path("out", ".a.minigan-part.b").mkdir()
     Path("out", ".movie.part.mp4").write_bytes(b"somebody's own")
     for _ in range(2):  # where nothing is left to do, nothing changes
-        assert run("--resume", "--iterations", load("once").iteration) == 0
+        assert run("--resume", "--iterations", load("once").done) == 0
         assert files("out") == {**once, Path(".movie.part.mp4"): b"somebody's own"}
 
 
@@ -58,10 +58,10 @@ def test_the_page_is_made_again(ran, capsys):
 
 def test_a_hundred_grids_are_kept_at_most(monkeypatch):
     """Whatever a run was stopped at: which ones goes by the iteration alone."""
-    monkeypatch.setattr("minigan.run.write", lambda *_: None)
+    monkeypatch.setattr("minigan.run.run.write", lambda *_: None)
     gan_run = Run(Settings(sample_every=10, critic=(2,), generator=(2,), grid=1), (2, 2), {})
-    for gan_run.gan.iterations in range(0, 4010, 10):
-        gan_run.snapshot(Path("."))
+    for gan_run.gan.done in range(0, 4010, 10):
+        gan_run.draw_grid(Path("."))
         assert len(gan_run.snapshots) <= 101
     assert [i for i, _ in gan_run.snapshots] == [*range(0, 4000, 80), 4000]
 
@@ -87,11 +87,11 @@ def test_a_signal_ends_a_run_that_saves_everything(name, images, quick, capsys):
     assert run_until(4, lambda _: signal.raise_signal(number), *TINY, "--data", images) == 128 + number
     _, done = capsys.readouterr().out.splitlines()
     assert done.startswith("interrupted after 5 iterations in ") and done.endswith(": see out/report.html")
-    assert load("out").iteration == int(rows("out")[-1][0]) == 5 and Path("out", "report.html").exists()
+    assert load("out").done == int(rows("out")[-1][0]) == 5 and Path("out", "report.html").exists()
 
 
 def test_ctrl_c_while_the_page_is_made_lets_it_be_finished(images, quick, monkeypatch):
-    monkeypatch.setattr("minigan.pictures.animation", lambda _: signal.raise_signal(signal.SIGINT) or b"")
+    monkeypatch.setattr("minigan.run.pictures.animation", lambda _: signal.raise_signal(signal.SIGINT) or b"")
     assert run(*TINY, "--data", images) == 0 and Path("out", "report.html").exists()
 
 
@@ -116,7 +116,7 @@ def test_kill_9(images, quick, capsys):
     with started(*given) as process:
         until(process, lambda: len(grids("out")) > 3)
         process.send_signal(signal.SIGSTOP)
-        assert "another run is writing there" in fails(capsys, "--resume", "--iterations", load("out").iteration + 1)
+        assert "another run is writing there" in fails(capsys, "--resume", "--iterations", load("out").done + 1)
         assert "another run is writing there" in fails(capsys, "--generate", 1)
         for name in ("checkpoint.npz", "settings.json", "curves.csv"):
             Path("out", name).rename(name)  # as before the first are written
@@ -125,7 +125,7 @@ def test_kill_9(images, quick, capsys):
             Path(name).rename(Path("out", name))
         process.kill()
         process.communicate(timeout=60)  # until the worker has closed its output, too
-    end = (load("out").iteration // 20 + 2) * 20
+    end = (load("out").done // 20 + 2) * 20
     assert run("--resume", "--iterations", end) == run(*given, "--iterations", end, "--out", "once") == 0
     assert state("out") == state("once")
     assert [row[:3] for row in rows("out")] == [row[:3] for row in rows("once")]

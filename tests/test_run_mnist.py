@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import run_mnist
-from minigan import cli
-from minigan.files import replacing
-from minigan.run import FILE, LEFT, load
+from minigan.run import cli
+from minigan.run.files import replacing
+from minigan.run.run import FILE, LEFT, load
 from minigan.settings import PRESETS, Settings
 from minigan.training import WGANGP
 from tests.running import EVALUATED, TINY, fails, files, rows, run, run_until, state
@@ -121,7 +121,7 @@ def test_a_preset_and_flags_over_it(ran, images, quick, capsys):
     expected = {"iterations": 6, "sample_every": 3, "critic": (8,), "generator": (8,), "batch_size": 4}
     expected |= {"betas": (0.1, 0.2), "noise_dim": 3, "slope": "difference", "output": None}
     held, told = load("other"), json.loads(Path("other", "settings.json").read_text())
-    assert (held.settings, held.iteration, held.shape) == (replace(ARTICLE, **expected), 6, (6, 5))
+    assert (held.settings, held.done, held.shape) == (replace(ARTICLE, **expected), 6, (6, 5))
     assert [p.shape for p in held.gan.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
     assert [p.shape for p in held.gan.ema.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
     typed = {cli.flag(s)[2:].replace("-", "_"): getattr(held.settings, s.name) for s in fields(Settings)}
@@ -289,6 +289,6 @@ def test_divergence_keeps_the_last_good_checkpoint(iteration, spoil, metrics, wh
     assert capsys.readouterr().err == line and Path("out", "report.html").exists()
     saved = load("out")
     saved.gan.check_finite()
-    assert (saved.iteration, len(rows("out")) - 1) == (3, metrics)
+    assert (saved.done, len(rows("out")) - 1) == (3, metrics)
     between = matplotlib.image.imread("out/interpolations.png")  # of the last good checkpoint
     assert len(np.unique(between)) > 50  # what is not finite would be black

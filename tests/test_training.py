@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minigan import backend, judge
+from minigan import backend
 from minigan.data import load_images, sampler
+from minigan.judge.metrics import frechet
 from minigan.losses import GAMES
 from minigan.penalties import FORMS, WHERE, slopes
 from minigan.run import Run
-from minigan.settings import DECAYS, NOISES, PENALTIES, PRESETS, Settings
+from minigan.settings import DECAYS, NOISES, PRESETS, Settings
 from minigan.training import WGANGP, DivergenceError
 
 SMALL = Settings(batch_size=8, critic=(16, 8), generator=(8, 16), noise_dim=4)
@@ -46,7 +47,7 @@ def test_the_articles_preset_is_the_articles_program():
 
 def test_the_generator_stands_still_during_the_critic_steps():
     """One forward of all the fakes is the same as one for each step, and each step sees its own rows."""
-    model, seen = WGANGP(replace(SMALL, critic_steps=3), DRAW, 36, replay=False), []
+    model, seen = WGANGP(replace(SMALL, critic_steps=3), DRAW, 36), []
     step, before = model.critic_step, arrays(model.generator)
 
     def spy(real, fake):
@@ -80,14 +81,15 @@ def test_the_learning_rate_decays_over_the_run(decay, rates):
         assert (model.critic_adam.lr, model.generator_adam.lr) == (rate, rate)
 
 
-@pytest.mark.parametrize("name, valid", [("noise", NOISES), ("decay", DECAYS), ("penalty", PENALTIES)])
+@pytest.mark.parametrize("name, valid", [("noise", NOISES), ("decay", DECAYS), ("penalty", FORMS)])
 def test_an_unknown_name_is_refused(name, valid):
     with pytest.raises(ValueError, match=f"{name}: expected {valid}, got 'pink'"):
         replace(SMALL, **{name: "pink"})
 
 
-CONSTRAINED = [(form, where, "gradient", "none") for form in FORMS for where in WHERE]
-CONSTRAINED += [(form, "between", "difference", "none") for form in FORMS]
+PENALTIES = [name for name in FORMS if name != "none"]
+CONSTRAINED = [(form, where, "gradient", "none") for form in PENALTIES for where in WHERE]
+CONSTRAINED += [(form, "between", "difference", "none") for form in PENALTIES]
 CONSTRAINED += [(form, "between", "gradient", kind) for form in ("two-sided", "none") for kind in ("clip", "spectral")]
 
 
@@ -120,11 +122,11 @@ def test_every_game_trains(name):
 def run_of(metrics):
     """A run whose iterations come to these metrics, after a thousand."""
     run = Run(SMALL, (2, 2), {})
-    run.gan.iterations = 1000
+    run.gan.done = 1000
 
     def iteration():
-        run.gan.iterations += 1
-        return np.array(metrics[run.iteration - 1001], "float32")
+        run.gan.done += 1
+        return np.array(metrics[run.done - 1001], "float32")
 
     run.gan.iteration = iteration
     return run
@@ -132,7 +134,7 @@ def run_of(metrics):
 
 def test_a_row_is_the_mean_since_the_one_before():
     run = run_of([(1.0, 2.0)] + [(3.0, 4.0)] * 9 + [(7.0, 8.0)] * 10)
-    rows = [run.iterate() for _ in range(20)]
+    rows = [run.advance(run.gan.iteration) for _ in range(20)]
     assert [row and row[:3] for row in rows] == [*[None] * 9, (1010, 2.8, 3.8), *[None] * 9, (1020, 7.0, 8.0)]
     assert run.rows == [rows[9], rows[19]] and 0 <= rows[9][3] <= rows[19][3] <= run.seconds
 
@@ -142,8 +144,8 @@ def test_the_first_figure_that_is_not_finite_is_found(bad, told):
     run = run_of([(1.0, 1.0)] * 6 + [bad, (np.inf, np.inf), bad, bad])
     with pytest.raises(DivergenceError, match=f"training diverged: {told} at iteration 1007"):
         for _ in range(10):
-            run.iterate()
-    assert (run.rows, run.iteration) == ([], 1010)
+            run.advance(run.gan.iteration)
+    assert (run.rows, run.done) == ([], 1010)
 
 
 def test_the_generators_running_average():
@@ -193,5 +195,5 @@ def test_a_short_real_training():
 
     held_out, shuffled = sampler(load_images(split="test"))(2000, rng), rng.permuted(draw(2000, rng), axis=0)
     sets = backend.to_numpy(model.generate(2000)), shuffled, rng.random((2000, 784))
-    distance = [judge.frechet(x, held_out) for x in sets]
+    distance = [frechet(x, held_out) for x in sets]
     assert distance[0] < distance[1] / 2 < distance[2] / 4, distance

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigan import guards, nn, training, workers
+from minigan import guards, nn, training
 from minigan.choices import Choices
 from minigan.data import sampler
+from minigan.fast import workers
 from minigan.losses import GAMES
 from minigan.run import load
 from minigan.settings import Settings
@@ -33,7 +34,7 @@ VARIANTS = [{name: names[i % len(names)] for name, names in CHOICES.items()} for
 
 def trained(settings, number, iterations=4, replay=True):
     """Figures and state after some iterations, of workers that are threads here, which is faster to begin."""
-    models = [WGANGP(settings, sampler(IMAGES), 12, replay) for _ in range(number)]
+    models = [WGANGP(settings, sampler(IMAGES), 12) for _ in range(number)]
     shared = workers.shared_by(number, models[0], multiprocessing.get_context("spawn"))
     futures, deadline = [], time.monotonic() + 60
 
@@ -41,12 +42,11 @@ def trained(settings, number, iterations=4, replay=True):
         if time.monotonic() > deadline or any(future.done() and future.exception() for future in futures):
             raise RuntimeError("another worker has ended, or waits for this one")
 
-    for rank, model in enumerate(models):
-        workers.join(model, shared, rank, look)
+    joined = [workers.join(model, shared, rank, look, replay) for rank, model in enumerate(models)]
     with ThreadPoolExecutor(number) as pool, pytest.MonkeyPatch.context() as patch:
         for module in (guards, nn, training):  # threads have one list of writes, processes one each
             patch.setattr(module, "changed", lambda *_: None)
-        for model in models:
+        for model in joined:
             futures.append(pool.submit(lambda model=model: [model.iteration().copy() for _ in range(iterations)]))
         metrics = [future.result() for future in futures]
     states = [{name: x.data.copy() for name, x in model.state().items()} for model in models]
@@ -92,7 +92,7 @@ def test_workers_that_draw_other_numbers_are_told(monkeypatch):
 def test_as_many_as_divide_the_batch():
     for batch, most, number in ((64, 2, 2), (64, 7, 4), (100, 8, 5), (7, 4, 1)):
         assert workers.workers_for(replace(SMALL, batch_size=batch), most) == number
-    five = workers.sharing(WGANGP(SMALL, sampler(IMAGES), 12), IMAGES, 5, True, 1)
+    five = workers.sharing(WGANGP(SMALL, sampler(IMAGES), 12), IMAGES, 5, 1)
     with pytest.raises(ValueError, match="5 workers cannot share batches of 12 rows"), five:
         pass
 
@@ -116,9 +116,9 @@ def test_a_run_of_two_processes(images, quick):
 
 def test_a_model_is_its_own_again_afterwards():
     models = [WGANGP(SMALL, sampler(IMAGES), 12) for _ in range(2)]
-    with workers.sharing(models[0], IMAGES, 2, True, 1):
+    with workers.sharing(models[0], IMAGES, 2, 1) as shared:
         for _ in range(3):
-            models[0].iteration()
+            shared.iteration()
     for _ in range(3):
         models[1].iteration()
     one, other = (model.iteration() for model in models)
@@ -168,4 +168,4 @@ def test_a_whole_group_that_is_told_to_end(number, drawn, images):
         os.killpg(process.pid, number)
         _, error = process.communicate(timeout=60)  # until all have closed their output
     assert (process.returncode, "Traceback" in error) == (128 + number, False)
-    assert Path("out", "report.html").exists() and load("out").iteration >= 20 * (drawn - 1)
+    assert Path("out", "report.html").exists() and load("out").done >= 20 * (drawn - 1)

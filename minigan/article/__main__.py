@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..cli import Parser, number, one_line_errors, path, unbroken_output
-from ..files import write_json
+from ..run.cli import Parser, number, one_line_errors, path, unbroken_output
+from ..run.files import write_json
 from ..settings import Number
 from .sections import SECTIONS
 

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from .. import backend
 from ..autodiff import grad
-from ..cli import threads_for, use_threads
+from ..fast import Replayed
+from ..fast.threads import threads_for, use_threads
 from ..settings import Settings
 from ..tensor import no_grad
 from ..training import WGANGP
@@ -83,10 +84,11 @@ def train(
     """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it about ``times`` times."""
     dim = draw(1, backend.default_rng(0)).shape[1]
     model, curves, seen = WGANGP(settings, draw, dim), [], []
+    replayed = Replayed(model)
     start, every = time.perf_counter(), max(1, settings.iterations // times)
     with numpy.errstate(over="ignore", invalid="ignore"), use_threads(threads_for(settings, dim)):
         for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
-            curves.append(model.iteration().copy())
+            curves.append(replayed.iteration().copy())
             if probe and i % every == 0:
                 seen.append((i, probe(model)))
     l1, slope = backend.to_numpy(backend.xp.stack(curves)).T

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy
 
-from .. import pictures
-from ..files import write
-from ..pictures import Axes, Panel
+from ..run import pictures
+from ..run.files import write
+from ..run.pictures import Axes, Panel
 
 
 def save(path: Path, drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> None:

@@ -16,9 +16,9 @@ from .. import backend
 from ..losses import GAMES
 from ..nn import MLP
 from ..penalties import WHERE, gradient_norm
-from ..pictures import lines
+from ..run.pictures import lines
 from ..tensor import no_grad
-from ..training import generate
+from ..training import outputs
 from . import toys
 from .distances import js, js_article, modes_found, shares, sliced_wasserstein, steepest_pair
 from .experiment import LINE, PLANE, Trained, critic_alone, end, generator_gradient, scaled, train
@@ -37,7 +37,7 @@ def interview(path: Path, scale: float) -> Report:
     for name, draw in (("normal", toys.normal), ("bimodal", toys.bimodal)):
         run = train(scaled(LINE, scale), draw, f"interview, {name}")
         noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
-        learned = backend.to_numpy(generate(run.model.generator, noise))[:, 0]
+        learned = backend.to_numpy(outputs(run.model.generator, noise))[:, 0]
         if learned[0] > learned[-1]:  # 1 - U is uniform too, so the map may be decreasing
             learned = learned[::-1]
         label = "exact $\\Phi^{-1}$" if name == "normal" else "quantiles of samples"

@@ -7,10 +7,10 @@ from typing import Any
 
 from .. import ops
 from ..autodiff import grad
-from ..cli import Parser, one_line_errors, path, unbroken_output
-from ..files import write
+from ..fast.standalone import program, source
+from ..run.cli import Parser, one_line_errors, path, unbroken_output
+from ..run.files import write
 from ..settings import PRESETS
-from ..standalone import program, source
 from ..tensor import primitive, tensor
 from .drawing import draw
 from .story import explain

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from .. import backend
-from ..files import filled, write
+from ..run.files import filled, write
 from ..tensor import Tensor
 from .story import Story, Sweep, value
 

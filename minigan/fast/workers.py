@@ -23,18 +23,20 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy
 
-from . import backend, guards
-from .backend import Array, kernel
-from .cli import ENDS, use_threads
-from .data import sampler
-from .settings import Settings
-from .training import WGANGP
+from .. import backend, guards
+from ..backend import Array, kernel
+from ..data import sampler
+from ..settings import Settings
+from ..training import WGANGP
+from .replay import Replayed, put_back, saved
+from .threads import use_threads
 
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # ask to end
 ROWS = 16  # of a batch, at least, for each worker: all of the Python code takes as long for fewer
 SPINS = 300
 PATIENCE = 1.0  # seconds between two checks that the others are alive
@@ -96,8 +98,13 @@ class Rows:
         return numpy.ascontiguousarray(drawn[:, self.rank]).reshape(rows, *others)
 
 
-def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None]) -> None:
-    """Make ``model`` one of the workers; ``check_alive`` raises, or ends the process, if another worker has ended."""
+def join(
+    model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None], replay: bool = True
+) -> WGANGP | Replayed:
+    """Make ``model`` one of the workers; ``check_alive`` raises, or ends the process, if another worker has ended.
+
+    Returns what has its iterations: a model that replays, or the model itself.
+    """
     number = len(shared.semaphores)
     metrics = numpy.frombuffer(shared.metrics).reshape(number, 3)
 
@@ -116,7 +123,7 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
             lay_out(tensors, flat, write=rank == 0)
         adam.step = together(adam, p, m, v, gradients, rank, meet)
 
-    metrics_of, steps, put_back = model.metrics, model.device_steps, model.put_back
+    metrics_of, steps = model.metrics, model.device_steps
 
     @kernel
     def note(*seen: Array) -> None:  # read after the generator's step, in which all workers meet
@@ -133,12 +140,17 @@ def join(model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], Non
         steps()
         return mean_metrics()
 
-    def put_back_together(snapshot: dict[str, Any]) -> None:
-        meet()  # nobody writes before all have taken their snapshots
-        put_back(snapshot)
+    def put_back_together(model: WGANGP, before: dict[str, Any]) -> None:
+        meet()  # nobody writes before all have saved theirs
+        put_back(model, before)
         meet()
 
-    vars(model).update(metrics=note, device_steps=all_steps, put_back=put_back_together)
+    vars(model).update(metrics=note, device_steps=all_steps)
+    if not replay:
+        return model
+    replayed = Replayed(model)
+    replayed._put_back = put_back_together
+    return replayed
 
 
 def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
@@ -200,14 +212,12 @@ def workers_for(settings: Settings, most: int) -> int:
 
 
 @contextmanager
-def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | str, threads: int) -> Iterator[None]:
-    """Inside, each ``model.iteration()`` is shared by ``number`` processes, each with ``threads`` threads.
+def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, replay: bool = True) -> Iterator[Any]:
+    """Yields an object whose every ``iteration()`` is the model's, shared by ``number`` processes.
 
-    ``images`` (n, height, width), uint8, are the model's real images. Raises WorkersLost if a worker has ended.
+    Each has ``threads`` threads. ``images`` (n, height, width), uint8, are the model's real images. Raises WorkersLost
+    if a worker has ended.
     """
-    if number == 1:
-        yield
-        return
     if model.batch_size % number:
         raise ValueError(f"{number} workers cannot share batches of {model.batch_size} rows evenly")
     context = multiprocessing.get_context("spawn")
@@ -218,8 +228,8 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
             resource_tracker.ensure_running()  # it removes the semaphores, should this process be killed
         shared, pixels = shared_by(number, model, context), context.RawArray("B", images.size)
     numpy.frombuffer(pixels, "uint8")[:] = images.ravel()
-    state = context.RawArray("B", pickle.dumps(model.snapshot()))
-    begin = (model.settings, pixels, images.shape, replay, threads, state, model.iterations)
+    state = context.RawArray("B", pickle.dumps(saved(model)))
+    begin = (model.settings, pixels, images.shape, replay, threads, state, model.done)
     others = [context.Process(target=work, args=(shared, rank, *begin), daemon=True) for rank in range(1, number)]
 
     def check_alive() -> None:
@@ -229,15 +239,13 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
                 raise WorkersLost(f"a worker has ended, {why}")
 
     before = {owner: dict(vars(owner)) for owner in (model, *_adams(model).values())}
-    join(model, shared, 0, check_alive)
-    iteration = model.iteration
+    joined = join(model, shared, 0, check_alive, replay)
 
-    def shared_iteration() -> Array:
+    def iteration() -> Array:
         for semaphore in shared.semaphores[1:]:
             semaphore.release()
-        return iteration()
+        return joined.iteration()
 
-    vars(model)["iteration"] = shared_iteration
     try:
         with undisturbed(), alone():
             for process in others:
@@ -245,7 +253,7 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, replay: bool | st
         for _ in others:
             wait(shared.semaphores[0], check_alive)  # all workers are ready
         with use_threads(threads):
-            yield
+            yield SimpleNamespace(iteration=iteration)
     finally:
         shared.running.value = 0
         for process, semaphore in zip(others, shared.semaphores[1:]):
@@ -292,10 +300,10 @@ def work(
     settings: Settings,
     pixels: Any,
     shape: tuple[int, ...],
-    replay: bool | str,
+    replay: bool,
     threads: int,
     state: Any,
-    iterations: int,
+    done: int,
 ) -> None:
     """The main function of a worker process: runs an iteration whenever the first process begins one."""
     for number in ENDS:
@@ -303,9 +311,9 @@ def work(
     warnings.simplefilter("ignore")  # the first process gives the same warnings
     use_threads(threads)
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)
-    model = WGANGP(settings, sampler(images), images[0].size, replay)
-    model.put_back(pickle.loads(state))
-    model.iterations = iterations
+    model = WGANGP(settings, sampler(images), images[0].size)
+    put_back(model, pickle.loads(state))
+    model.done = done
 
     parent: Any = multiprocessing.parent_process()
 
@@ -313,7 +321,7 @@ def work(
         if not (parent.is_alive() and shared.running.value):
             os._exit(1)
 
-    join(model, shared, rank, check_alive)
+    joined = join(model, shared, rank, check_alive, replay)
     shared.semaphores[0].release()
     try:
         with numpy.errstate(over="ignore", invalid="ignore"):
@@ -321,7 +329,7 @@ def work(
                 wait(shared.semaphores[rank], check_alive)
                 if not shared.running.value:
                     return
-                model.iteration()
+                joined.iteration()
     except Exception as error:
         shared.message.value = f"with {type(error).__name__}: {error}".encode()[:299]
         os._exit(1)

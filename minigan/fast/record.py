@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy
 
-from . import backend
-from .backend import Array
-from .tensor import Switch, Tensor
+from .. import backend
+from ..backend import Array
+from ..tensor import Switch, Tensor
 
-TOLD = {str(Path(__file__).with_name(name)) for name in ("training.py", "penalties.py")}  # their lines are sections
+HEADINGS = {str(Path(__file__).parent.with_name(name)) for name in ("training.py", "penalties.py")}  # are their lines
 
 
 class Unrecordable(RuntimeError):
@@ -29,11 +29,12 @@ class Tape:
 
     ``given`` has the inputs of the iteration, by name: arrays, random generators, and closures that it calls. An array
     that is neither given nor made by a kernel is refused, since a record would use its present values for ever. Calls
-    that depend on nothing given have the same result in every iteration: these are the ``constants``.
+    that depend on nothing given have the same result in every iteration: these are the ``constants``. To be
+    ``readable``, calls are found in the program's lines, and arrays in its variables, for their names.
     """
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.given = dict(given)
+    def __init__(self, given: dict[str, Any], readable: bool = False) -> None:
+        self.given, self.readable = dict(given), readable
         self.constants: dict[str, str] = {}  # calls, and their results' names
         self.functions: dict[str, Callable] = {}
         self._names = {id(x): name for name, x in given.items()}
@@ -47,7 +48,7 @@ class Tape:
         for x in leaves(args):
             if isinstance(x, backend.xp.ndarray) and id(x) not in self._names:
                 raise Unrecordable(f"{name} got an array {x.shape} that no kernel made and the state does not hold")
-        section = self._section()
+        section = self._section() if self.readable else ""
         with Switch(backend.tape, None):
             result = function(*args)
         if not isinstance(result, (backend.xp.ndarray, numpy.generic, type(None))):
@@ -83,7 +84,7 @@ class Tape:
         frame: Any = sys._getframe(2)
         section = ""
         while frame:
-            if frame.f_code.co_filename in TOLD:
+            if frame.f_code.co_filename in HEADINGS:
                 line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
                 section = section or f"{frame.f_code.co_name}: {line}"
                 for name, x in frame.f_locals.items():
@@ -100,7 +101,7 @@ class Tape:
         last |= dict.fromkeys([id(returned), *map(id, self.given.values())], -1)
         body, at = [], ""
         for i, (name, args, out, section) in enumerate(self._calls):
-            body += ["", f"    # {section}"] if section != at else []
+            body += [*[""][: len(body)], f"    # {section}"] if section != at else []
             at, made = section, "" if out is None else f"{self._names[id(out)]} = "
             shape = "" if out is None else f"  # {out.shape}"
             body.append(f"    {made}{name}({', '.join(map(self._text, args))})".ljust(80 if shape else 0) + shape)
@@ -108,7 +109,7 @@ class Tape:
             body += [f"    del {', '.join(sorted(gone))}"] if forget and gone else []
         constants = (f"{name} = {text}" for text, name in self.constants.items())
         head = [*constants, "", "", f"def iteration({', '.join(self.given)}):"]
-        return "\n".join([*head, *body[1:], f"    return {self._names[id(returned)]}\n"])
+        return "\n".join([*head, *body, f"    return {self._names[id(returned)]}\n"])
 
     def _text(self, x: Any) -> str:
         """The source text of an argument."""

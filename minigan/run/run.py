@@ -8,6 +8,7 @@ import io
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -15,18 +16,30 @@ from typing import Any
 
 import numpy
 
-from . import backend, pictures
-from .backend import Array
-from .data import SIZES, DataError, in_unit_range, read_arrays, reading, sampler
+from .. import backend
+from ..backend import Array
+from ..data import DataError, in_unit_range, reading, sampler
+from ..settings import COUNT, NOISES, Number, Settings
+from ..training import WGANGP, DivergenceError, outputs
+from . import pictures
 from .files import in_memory, write, write_json
-from .judge import METRICS, Judge
-from .replay import Replayed
-from .settings import COUNT, NOISES, Number, Settings
-from .training import WGANGP, DivergenceError, generate
+from .images import SIZES, read_arrays
 
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 5
 RENAMED = {"schedule": "decay", "penalty_weight": "lambda_"}  # settings in checkpoints of November 2026
+# each metric of an evaluation: its description in the table, and its format
+METRICS = {
+    "frechet": ("Frechet distance of the classifier's features to test's", ".2f"),
+    "units": ("... in units of real against real", ".2f"),
+    "precision": ("precision: samples among test images (k = 3)", ".3f"),
+    "recall": ("recall: test images among samples (k = 3)", ".3f"),
+    "classes": ("classes with at least 1 % of the samples", ".0f"),
+    "smallest_class": ("share of the smallest class", ".3f"),
+    "largest_class": ("share of the largest class", ".3f"),
+    "confidence": ("mean probability of the likeliest class", ".3f"),
+    "nearest": ("median distance to the nearest training image", ".2f"),
+}
 EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
 # what it leaves beside the checkpoint, and which nobody's own file is to be replaced by
 LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.png", "interpolations.png"]
@@ -41,13 +54,15 @@ Row = tuple[int, float, float, float]  # iteration, mean L1 and mean slope since
 class Run:
     """A model ``gan`` of images of ``shape`` (height, width), and the metrics and samples of its training.
 
+    ``done`` is the number of its iterations.
+
     ``metadata`` has ``data``, the path of the images, ``size``, to which pictures were resized, or None, ``crc32`` of
     all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are the metrics (2,) of the iterations
     since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` the time of the training alone.
     """
 
     def __init__(self, settings: Settings, shape: tuple[int, int], metadata: dict[str, Any]) -> None:
-        self.gan = WGANGP(settings, None, shape[0] * shape[1], replay=False)
+        self.gan = WGANGP(settings, None, shape[0] * shape[1])
         self.shape, self.metadata, self.seconds = shape, metadata, 0.0
         self.rows: list[Row] = []
         self.pending: list[Array] = []
@@ -61,30 +76,30 @@ class Run:
         return self.gan.settings
 
     @property
-    def iteration(self) -> int:
-        return self.gan.iterations
+    def done(self) -> int:
+        return self.gan.done
 
     @property
     def samples_kept(self) -> int:
         """The number of samples that are kept of each grid."""
         return min(self.settings.grid**2, pictures.panel_side(self.shape) ** 2)
 
-    def model(self, images: numpy.ndarray, replay: bool | str = True) -> WGANGP:
-        """The model, on images (n, height, width), uint8: each call of its ``iteration`` trains it further.
+    def model(self, images: numpy.ndarray) -> WGANGP:
+        """The model, which is to train on images (n, height, width), uint8: each ``iteration()`` of it does.
 
         Raises ValueError for images of another size.
         """
         if images.shape[1:] != self.shape:
             raise ValueError(f"expected images (n, {self.shape[0]}, {self.shape[1]}), got {images.shape}")
-        self.gan.sample_real, self.gan.replayed = sampler(images), Replayed(replay == "graph") if replay else None
+        self.gan.sample_real = sampler(images)
         return self.gan
 
     def samples(self, noise: Array) -> numpy.ndarray:
         """The generator's samples from ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
-        rows = generate(self.gan.ema, backend.asarray(noise, dtype="float32"))
+        rows = outputs(self.gan.ema, backend.asarray(noise, dtype="float32"))
         return backend.to_numpy(rows).reshape(-1, *self.shape)
 
-    def generate(self, n: int, seed: int | None = None) -> numpy.ndarray:
+    def new_samples(self, n: int, seed: int | None = None) -> numpy.ndarray:
         """n samples (n, height, width), the same for the same seed; the default is the seed of the settings."""
         rng = numpy.random.default_rng([self.settings.seed if seed is None else seed, 2])
         images = numpy.empty((n, *self.shape), "float32")
@@ -96,19 +111,19 @@ class Run:
     def scores(self, images: numpy.ndarray) -> numpy.ndarray:
         """The scores D (n,) of images (n, height, width), uint8 or floats in [0, 1]: float32, small for real images."""
         rows = in_unit_range(images.reshape(len(images), -1))
-        return backend.to_numpy(generate(self.gan.critic, backend.asarray(rows)))[:, 0]
+        return backend.to_numpy(outputs(self.gan.critic, backend.asarray(rows)))[:, 0]
 
     # --- During training ------------------------------------------------------------------------
 
-    def iterate(self) -> Row | None:
-        """Run one iteration; returns a row of metrics if one is due, else None.
+    def advance(self, iteration: Callable[[], Array]) -> Row | None:
+        """Train by an ``iteration()`` of the model, or of what makes it faster; returns a row of metrics if one is due.
 
         A row is due at every iteration up to 999, at every 10th up to 9,999, and so on; and whenever samples are due,
         or their evaluation. Raises DivergenceError for a metric that is NaN or infinite.
         """
         start = time.perf_counter()
-        self.pending.append(self.gan.iteration().copy())
-        i, s = self.iteration, self.settings
+        self.pending.append(iteration().copy())
+        i, s = self.done, self.settings
         due = i % s.sample_every == 0 or i % s.evaluate_every == 0 or i % 10 ** max(0, len(str(i)) - 3) == 0
         values = backend.to_numpy(backend.xp.stack(self.pending)) if due else None  # on a GPU this may wait
         self.seconds += time.perf_counter() - start
@@ -121,30 +136,30 @@ class Run:
         self.pending.clear()
         return self.rows[-1]
 
-    def snapshot(self, folder: Path) -> None:
-        """Write a grid of samples of the fixed noise to ``folder``; keep its first samples, for about 100 grids."""
+    def draw_grid(self, folder: Path) -> None:
+        """Write a grid of samples of the fixed noise to ``folder``; keep its first samples, of about 100 grids."""
         images = pictures.to_bytes(self.samples(self.fixed_noise))
         (folder / "samples").mkdir(exist_ok=True)
-        write(folder / "samples" / f"{self.iteration:07d}.png", pictures.grid(images, self.settings.grid))
+        write(folder / "samples" / f"{self.done:07d}.png", pictures.grid(images, self.settings.grid))
         thinned, every = False, self.settings.sample_every
-        while self.iteration // every >= SNAPSHOTS:
+        while self.done // every >= SNAPSHOTS:
             thinned, every = True, 2 * every
-        kept = [(i, x) for i, x in self.snapshots if i < self.iteration and not (thinned and i % every)]
-        self.snapshots = [*kept, (self.iteration, images[: self.samples_kept])]
+        kept = [(i, x) for i, x in self.snapshots if i < self.done and not (thinned and i % every)]
+        self.snapshots = [*kept, (self.done, images[: self.samples_kept])]
 
-    def evaluate(self, folder: Path, judge: Judge, seed: int | None = None) -> None:
-        """Evaluate as many samples as there are test images; a second evaluation at an iteration replaces the first."""
-        samples = self.generate(len(judge.test), seed)
+    def evaluate(self, folder: Path, judge: Any, seed: int | None = None) -> None:
+        """Evaluate samples by a ``judge.Judge``; a second evaluation at an iteration replaces the first."""
+        samples = self.new_samples(len(judge.test), seed)
         metrics = judge(samples.reshape(len(samples), -1), self.gan.critic)
-        row = {"iteration": self.iteration, "seconds": self.seconds, **metrics}
-        before = [row for row in self.evaluations if row["iteration"] < self.iteration]
+        row = {"iteration": self.done, "seconds": self.seconds, **metrics}
+        before = [row for row in self.evaluations if row["iteration"] < self.done]
         self.evaluations = [*before, {name: row[name] for name in EVALUATION}]
         write_json(folder / "evaluation.json", {"real": judge.real, "samples": self.evaluations})
 
     def go_on(self, settings: Settings) -> None:
         """Resume with new lengths; drop a last snapshot and evaluation that were made only because the run ended."""
         before, self.gan.settings = self.settings, settings
-        if settings.iterations > self.iteration:
+        if settings.iterations > self.done:
             self.snapshots = [held for held in self.snapshots if held[0] % before.sample_every == 0]
             self.evaluations = [row for row in self.evaluations if row["iteration"] % before.evaluate_every == 0]
 
@@ -152,7 +167,7 @@ class Run:
         """Write the checkpoint, and settings and curves to read. Raises DivergenceError for numbers not finite."""
         rng = backend.rng_state(self.gan.rng)
         header = {"version": VERSION, "settings": asdict(self.settings), "shape": self.shape, **self.metadata}
-        header |= {"iteration": self.iteration, "seconds": self.seconds}
+        header |= {"iteration": self.done, "seconds": self.seconds}
         arrays = {name: backend.to_numpy(x) for name, x in self.gan.state().items()}
         images = [images for _, images in self.snapshots]
         judged = [[row[name] for name in EVALUATION] for row in self.evaluations]
@@ -183,9 +198,9 @@ class Run:
 
     def summary(self) -> str:
         """The progress of the run, in one line."""
-        time = f"{self.seconds:.1f} s ({1000 * self.seconds / max(1, self.iteration):.1f} ms each)"
+        time = f"{self.seconds:.1f} s ({1000 * self.seconds / max(1, self.done):.1f} ms each)"
         _, l1, slope, _ = self.rows[-1] if self.rows else (0, math.nan, math.nan, 0)
-        return f"{self.iteration:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
+        return f"{self.done:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
 
     def collapse(self) -> str | None:
         """A warning if the last tenth of the metrics shows that training has collapsed, else None."""
@@ -235,7 +250,8 @@ def load(path: Path | str) -> Run:
             if x.dtype != dtype or not (numpy.isfinite(x) | ((name == "evaluations") & (x != x))).all():
                 raise ValueError(f"{name} is {x.dtype}, or holds numbers that are not finite; expected {dtype}")
 
-        run.gan.restore(arrays, iteration)
+        run.gan.restore(arrays)
+        run.gan.done = iteration
         state = (
             dict(json.loads(str(arrays["rng"]))) if arrays["rng"].dtype.kind == "U" else arrays["rng"].astype("int8")
         )

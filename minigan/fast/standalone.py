@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy
 
-from . import backend
-from .data import sampler
+from .. import backend
+from ..data import sampler
+from ..settings import Settings
+from ..training import WGANGP
 from .replay import Program
-from .settings import Settings
-from .training import WGANGP
 
 
 def program(settings: Settings) -> Program:
     """The recorded iteration of these settings on images of 28 x 28 pixels; ``str`` of the Program is its source."""
-    return Program(WGANGP(settings, sampler(numpy.zeros((1, 28, 28), "uint8")), 784, replay=False))
+    return Program(WGANGP(settings, sampler(numpy.zeros((1, 28, 28), "uint8")), 784), readable=True)
 
 
 def source(recorded: Program, settings: Settings) -> str:

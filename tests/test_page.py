@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minigan import report
-from minigan.judge import Predictions
-from minigan.run import Run
+from minigan.judge.classifier import Predictions
+from minigan.judge.judge import Judge
+from minigan.run import Run, page
 from minigan.settings import Settings
-from minigan.training import generate
+from minigan.training import outputs
 from tests.browser import all_evaluated, needs_a_browser
 from tests.running import TINY, run
 
@@ -20,15 +20,15 @@ from tests.running import TINY, run
 def test_samples_by_class(monkeypatch):
     samples = np.arange(1, 26, dtype="float32").reshape(25, 1, 1)
     seen = Predictions(None, np.eye(3)[[0] * 12 + [2] * 13])
-    monkeypatch.setattr("minigan.judge.predict", lambda *_: seen)
-    grid = report.by_class(samples, SimpleNamespace(classifier=None)).reshape(3, 10)
+    monkeypatch.setattr("minigan.judge.judge.predict", lambda *_: seen)
+    grid = Judge.of_each_class(SimpleNamespace(classifier=None), samples, 10).reshape(3, 10)
     assert grid.tolist() == [[*range(1, 11)], [0] * 10, [*range(13, 23)]]
 
 
 def test_samples_beside_their_nearest():
     training = np.random.default_rng(0).integers(0, 256, (70, 6), dtype="uint8")
     samples = np.float32(training[10:40] / 255).reshape(30, 2, 3)
-    grid = report.beside_nearest(samples, training).reshape(3, 2, 10, 2, 3)
+    grid = Judge.beside_nearest(SimpleNamespace(train=training), samples, 10).reshape(3, 2, 10, 2, 3)
     np.testing.assert_array_equal(grid, np.stack([samples.reshape(3, 10, 2, 3)] * 2, axis=1))
 
 
@@ -36,7 +36,7 @@ def test_samples_beside_their_nearest():
 def test_interpolations_keep_to_the_noise(noise, monkeypatch):
     """The way keeps the length that such noise has, and begins and ends in the two vectors."""
     monkeypatch.setattr(Run, "samples", lambda run, noise: noise)
-    way = report.interpolations(Run(Settings(noise=noise, noise_dim=500), (2, 2), {}), rows=4).reshape(4, 10, 500)
+    way = page.interpolations(Run(Settings(noise=noise, noise_dim=500), (2, 2), {}), rows=4).reshape(4, 10, 500)
     assert way.dtype == "float32" and len({row.tobytes() for row in way[:, [0, -1]].reshape(8, -1)}) == 8
     if noise == "normal":
         np.testing.assert_allclose(np.linalg.norm(way, axis=2), 500**0.5, rtol=0.15)
@@ -67,8 +67,8 @@ class Page(HTMLParser):
 
 def test_the_page_holds_everything(judged):
     run(*TINY, "--data", judged, "--out", "a&b")
-    page = Page(Path("a&b/report.html").read_text(encoding="utf-8"))
-    assert page.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
+    made = Page(Path("a&b/report.html").read_text(encoding="utf-8"))
+    assert made.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
     told = (
         "6 iterations in",
         "Over time",
@@ -78,8 +78,8 @@ def test_the_page_holds_everything(judged):
         "--lambda",
         "ten iterations, and from",
     )
-    assert [text for text in told if text not in page.text] == []
-    assert Page(report.table("Numbers", "<b>", [("a", "b"), ("1 <u> 2", "3")])).text == "Numbers<b>ab1 <u> 23"
+    assert [text for text in told if text not in made.text] == []
+    assert Page(page.table("Numbers", "<b>", [("a", "b"), ("1 <u> 2", "3")])).text == "Numbers<b>ab1 <u> 23"
     assert Path("a&b/animation.gif").read_bytes().startswith(b"GIF8")
 
 
@@ -111,10 +111,10 @@ def test_the_pages_pixels_are_minigans_and_it_answers(tmp_path):
         for p in made.gan.ema.parameters():
             p.data = (p.data + np.float32(0.01)).astype("float16").astype("float32")  # as in the page
         folder.mkdir()
-        made.snapshot(folder)
-        report.report(made, folder, None)
+        made.draw_grid(folder)
+        page.write_page(made, folder, None)
         pages.append(folder / "report.html")
-        pixels.append(generate(made.gan.ema, noises))
+        pixels.append(outputs(made.gan.ema, noises))
     results = all_evaluated(pages, f"const noises = {json.dumps(noises.tolist())}; {PLAY}")
     for (images, states, ways, hidden, cells), expected in zip(results, pixels, strict=True):
         np.testing.assert_allclose(images, expected, atol=1e-3)
@@ -125,7 +125,7 @@ def test_the_pages_pixels_are_minigans_and_it_answers(tmp_path):
 
 def test_a_run_leaves_the_page_with_every_evaluation(tmp_path, images, monkeypatch):
     made = []
-    monkeypatch.setattr("run_mnist.report", lambda run, *to: made.append(run.iteration) or report.report(run, *to))
+    monkeypatch.setattr("run_mnist.write_page", lambda run, *to: made.append(run.done) or page.write_page(run, *to))
     run(*TINY, "--data", images, "--out", tmp_path, "--evaluate-every", 2)
     assert made == [2, 4, 6]
     assert '<section id="play" hidden>' in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file, with its pictures inside, and its generator to play with."""
+"""The page of a run: one HTML file, with its pictures inside, and its generator to play with."""
 
 import base64
 import html
@@ -6,16 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy
 
-from . import backend, judge, pictures
+from .. import backend
+from ..settings import NOISES, Settings
+from . import pictures
 from .cli import flag, text
-from .data import in_unit_range
 from .files import filled, write
-from .judge import Judge
 from .run import SLOPE_NAMES, Run
-from .settings import NOISES, Settings
 
 COLUMNS = 10  # of every grid of samples
 LOOKED_AT = 2_000  # samples, for some of each class
@@ -37,8 +37,11 @@ CLASSES = "The first samples that the classifier puts into each class."
 NEAREST = "Rows of samples, and below each the training images that are nearest to them, pixel by pixel."
 
 
-def report(run: Run, folder: Path, by: Judge | None) -> None:
-    """Write the pictures of a run, and the page with all of them, to ``folder``; with metrics, if there is a judge."""
+def write_page(run: Run, folder: Path, judge: Any) -> None:
+    """Write the pictures of a run, and the page with all of them, to ``folder``.
+
+    ``judge`` is a ``judge.Judge`` or None, and with one the metrics are there too.
+    """
 
     def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
         """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain"."""
@@ -55,22 +58,20 @@ def report(run: Run, folder: Path, by: Judge | None) -> None:
         picture("As they grew", "animation.gif", pictures.animation(run.snapshots), ANIMATION, "plain"),
         picture("Curves", "curves.png", curves, CURVES, "wide"),
     ]
-    if run.evaluations and by:
-        samples = run.generate(min(LOOKED_AT, len(by.test)))
-        classes, nearest = by_class(samples, by), beside_nearest(samples[: 3 * COLUMNS], by.train)
+    if run.evaluations and judge:
+        samples = run.new_samples(min(LOOKED_AT, len(judge.test)))
+        classes = judge.of_each_class(samples, COLUMNS)
+        nearest = judge.beside_nearest(samples[: 3 * COLUMNS], COLUMNS)
         parts += [
-            table("Metrics", EVALUATION.format(**run.evaluations[-1]), judge.table(run.evaluations[-1], by.real)),
+            table("Metrics", EVALUATION.format(**run.evaluations[-1]), judge.table(run.evaluations[-1])),
             picture("By class", "classes.png", pictures.grid(classes, COLUMNS), CLASSES),
             picture("Learned, or copied?", "nearest.png", pictures.grid(nearest, COLUMNS), NEAREST),
         ]
     between = pictures.grid(interpolations(run), COLUMNS)
+    given = [(flag(setting), text(getattr(run.settings, setting.name))) for setting in fields(Settings)]
     parts += [
         picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
-        table(
-            "Settings",
-            "",
-            [("flag", "value"), *((flag(s), text(getattr(run.settings, s.name))) for s in fields(Settings))],
-        ),
+        table("Settings", "", [("flag", "value"), *given]),
     ]
     slots = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
     write(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
@@ -105,23 +106,6 @@ def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
     angle = t * numpy.pi / 2
     way = x * numpy.cos(angle) + y * numpy.sin(angle) if settings.noise == "normal" else x + t * (y - x)
     return run.samples(way.reshape(-1, settings.noise_dim))
-
-
-def by_class(samples: numpy.ndarray, by: Judge) -> numpy.ndarray:
-    """The first ``COLUMNS`` samples that the classifier puts into each class, a row for each; black where none is."""
-    seen = judge.predict(by.classifier, samples)
-    grid = numpy.zeros((seen.probabilities.shape[1], COLUMNS, *samples.shape[1:]), samples.dtype)
-    for c, row in enumerate(grid):
-        found = samples[judge.classes(seen) == c][:COLUMNS]
-        row[: len(found)] = found
-    return grid.reshape(-1, *samples.shape[1:])
-
-
-def beside_nearest(samples: numpy.ndarray, training: numpy.ndarray) -> numpy.ndarray:
-    """Rows of ``COLUMNS`` samples, and below each row the training images that are nearest to its samples."""
-    index, _ = judge.nearest(samples.reshape(len(samples), -1), training)
-    pairs = numpy.stack([samples, in_unit_range(training[index]).reshape(samples.shape)])
-    return pairs.reshape(2, -1, COLUMNS, *samples.shape[1:]).swapaxes(0, 1).reshape(-1, *samples.shape[1:])
 
 
 def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Shared by the command lines: flags checked as they are parsed, one-line errors, endings by signals, and threads."""
+"""Shared by the command lines: flags checked as they are parsed, one-line errors, and endings by signals."""
 
 import argparse
 import os
@@ -8,22 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from threadpoolctl import threadpool_info, threadpool_limits
-
-from .backend import DeviceError
-from .choices import Choices
-from .data import DataError
-from .settings import PRESETS, Number, Settings
-from .training import DivergenceError
+from ..backend import DeviceError
+from ..choices import Choices
+from ..data import DataError
+from ..fast.workers import ENDS
+from ..settings import PRESETS, Number, Settings
+from ..training import DivergenceError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; in shells, 128 + a signal's number means that signal
-AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
-ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-WORK = 10_000_000  # multiplications and additions of a product for each of its threads
 
 
 class InputError(ValueError):
@@ -45,13 +40,13 @@ def add_settings(parser: Parser) -> None:
     for setting in fields(Settings):
         (_, default), *others = [(label, getattr(preset, setting.name)) for label, preset in PRESETS.items()]
         shown = [text(default), *(f"{label}: {text(value)}" for label, value in others if value != default)]
-        words, how = _how(setting, setting.metadata["allowed"])
+        words, kind = _kind(setting, setting.metadata["allowed"])
         parser.add_argument(
             flag(setting),
             dest=setting.name,
             default=argparse.SUPPRESS,
             help=f"{setting.metadata['help']}{words} [{', '.join(shown)}]",
-            **how,
+            **kind,
         )
 
 
@@ -59,7 +54,7 @@ def flag(setting: Field) -> str:
     return f"--{setting.name.rstrip('_').replace('_', '-')}"
 
 
-def _how(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]]:
+def _kind(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]]:
     """The list of a setting's choices, for the help, and argparse's arguments for parsing the setting."""
     if isinstance(allowed, Choices):
         read = {"type": lambda word: None if word == "none" and None in allowed else word, "choices": list(allowed)}
@@ -188,41 +183,3 @@ def endings() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# --- Threads ------------------------------------------------------------------------------------
-
-
-def threads_for(settings: Settings, dim: int) -> int:
-    """The number of threads that the products of a critic of rows (n, ``dim``) can use, at most one for each core.
-
-    The number depends on the sizes alone, so that the same run on the same machine gives the same numbers: with another
-    number of threads a product adds up in another order. OPENBLAS_NUM_THREADS and similar variables limit the number.
-    """
-    layers = pairwise([dim, *settings.critic, 1])
-    largest = max(2 * (2 * settings.batch_size) * n * m for n, m in layers)  # real and generated rows together
-    most = max([blas["num_threads"] for blas in _blas()], default=os.cpu_count() or 1)
-    return min(most, max(1, largest // WORK))
-
-
-def use_threads(number: int) -> threadpool_limits:
-    """Let NumPy multiply matrices with ``number`` threads: from now on, or inside ``with use_threads(number):``."""
-    return threadpool_limits(number, user_api="blas")
-
-
-def kernels() -> str:
-    """The processor type whose kernels multiply matrices: with other kernels the same run gives other bits."""
-    return "".join(sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()}))
-
-
-def slower_kernels() -> str | None:
-    """A warning, if OpenBLAS does not know the processor and chose kernels without its widest registers; else None."""
-    processor = Path("/proc/cpuinfo")
-    chosen_by_hand = "OPENBLAS_CORETYPE" in os.environ or not any(blas.get("architecture") for blas in _blas())
-    if chosen_by_hand or kernels() in AVX512 or not processor.exists() or "avx512f" not in processor.read_text():
-        return None
-    return f"OpenBLAS takes this processor for a {kernels()}; faster, as a rule: OPENBLAS_CORETYPE=SkylakeX in front"
-
-
-def _blas() -> list[dict]:
-    return [library for library in threadpool_info() if library["user_api"] == "blas"]

@@ -1,0 +1,115 @@
+"""A small classifier of images, whose features and classes the metrics are of. It lies beside the images."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+from tqdm import tqdm
+
+from .. import backend, ops
+from ..autodiff import grad
+from ..data import DataError, in_unit_range, reading
+from ..losses import softmax_cross_entropy
+from ..nn import MLP
+from ..optim import Adam
+from ..run.files import in_memory, write
+from ..run.images import read_arrays
+from ..tensor import Tensor, no_grad
+
+FILE = "classifier.npz"
+HIDDEN = (256, 64)
+EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
+
+
+class Predictions(NamedTuple):
+    """The output of the classifier for n images: NumPy arrays, float32."""
+
+    features: numpy.ndarray  # (n, 64), the last hidden layer
+    probabilities: numpy.ndarray  # (n, classes)
+
+
+def predict(classifier: MLP, images: numpy.ndarray, block: int = 2000) -> Predictions:
+    """The classifier's predictions for images (n, pixels) or (n, height, width), uint8 or floats in [0, 1]."""
+    parts = []
+    with no_grad():
+        for start in range(0, len(images), block):
+            x = Tensor(_rows(images[start : start + block]))
+            for layer in classifier.layers[:-1]:
+                x = classifier.hidden(layer(x))
+            logits = classifier.layers[-1](x)
+            parts.append((x.array, ops.exp(logits - ops.logsumexp(logits, 1, keepdims=True)).array))
+    return Predictions(*(numpy.concatenate([backend.to_numpy(a) for a in column]) for column in zip(*parts)))
+
+
+def classes(predicted: Predictions) -> numpy.ndarray:
+    """The likeliest class of each image, (n,)."""
+    return predicted.probabilities.argmax(axis=1)
+
+
+def accuracy(classifier: MLP, images: numpy.ndarray, labels: numpy.ndarray) -> float:
+    """The share of images whose likeliest class is their label."""
+    return float((classes(predict(classifier, images)) == labels).mean())
+
+
+def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) -> MLP:
+    """A classifier trained on images (n, height, width), uint8.
+
+    Each batch is shifted by up to one pixel, so that the classifier learns strokes. The loss is softmax cross-entropy,
+    and Adam's learning rate falls to 0. The seed is fixed: the same images and labels give the same classifier.
+    """
+    rng = numpy.random.default_rng(0)
+    n, height, width = images.shape
+    framed = numpy.pad(images, ((0, 0), (1, 1), (1, 1)))
+    classifier = MLP([height * width, *HIDDEN, int(labels.max()) + 1], rng=rng)
+    adam = Adam(classifier.parameters(), LEARNING_RATE)
+    steps = epochs * (n // BATCH)
+    with tqdm(total=steps, desc="classifier", unit="step", disable=None, leave=False) as bar:
+        for _ in range(epochs):
+            order = rng.permutation(n)
+            for start in range(0, n - BATCH + 1, BATCH):
+                chosen = order[start : start + BATCH]
+                down, right = rng.integers(0, 3, 2)
+                x = _rows(framed[chosen, down : down + height, right : right + width])
+                loss = softmax_cross_entropy(classifier(x), backend.asarray(labels[chosen].astype("int64")))
+                adam.lr = LEARNING_RATE * (1 - bar.n / steps)
+                adam.step(grad(loss, classifier.parameters()))
+                bar.update()
+    return classifier
+
+
+def _rows(images: numpy.ndarray) -> backend.Array:
+    return backend.asarray(in_unit_range(images).reshape(len(images), -1))
+
+
+def save(path: Path, classifier: MLP) -> None:
+    """Write the parameters, in half precision: a few hundred KiB."""
+    halves = (backend.to_numpy(p).astype("float16") for p in classifier.parameters())
+    write(path, in_memory(numpy.savez_compressed, *halves))
+
+
+def load(path: Path, pixels: int) -> MLP:
+    """The classifier that ``save`` wrote, on the device in use; it takes rows of ``pixels`` pixels.
+
+    Raises DataError where the file is missing or damaged, or is for images of another size.
+    """
+    if not path.exists():
+        data = path.parent if path.name == FILE else "and the file that it belongs to"
+        raise DataError(
+            f"{path}: there is no classifier beside the data; make one with: python -m minigan.judge --data {data}"
+        )
+    with reading(path, "a classifier"):
+        arrays = read_arrays(path)
+        weights = [arrays[f"arr_{i}"] for i in range(2 * len(HIDDEN) + 2)]
+        count = len(weights[-1])
+        if len(weights[0]) != pixels:
+            raise DataError(f"{path}: looks at images of {len(weights[0])} pixels; the ones beside it have {pixels}")
+        if not 0 < count <= 256:
+            raise ValueError(f"it has {count} classes")
+        classifier = MLP([pixels, *HIDDEN, count])
+        for i, (p, a) in enumerate(zip(classifier.parameters(), weights)):
+            if (a.shape, a.dtype) != (p.shape, "float16"):
+                raise ValueError(f"arr_{i} is {a.dtype} {a.shape}; expected float16 {p.shape}")
+            if not numpy.isfinite(a).all():
+                raise ValueError(f"arr_{i} holds numbers that are not finite")
+            p.data = backend.asarray(a, dtype="float32")
+    return classifier
