@@ -50,110 +50,77 @@ def is_tensor(x: Any) -> bool:
 # --- A primitive is called ----------------------------------------------------------------------
 
 
-def called_rightly(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Any]:
-    """Let a primitive take arguments by keyword too, keep dtypes, and explain what is wrong with a call.
+def with_signature_of(forward: Callable[..., Array], operands: int) -> Callable[[Callable], Any]:
+    """Give a function of ``*args`` the signature of ``forward``: Python then binds names and defaults, and refuses.
 
-    Raises the kind of error that ``forward`` raised, with the primitive's name, the first line of its docstring, and
-    the shapes of the arguments; TypeError where a dtype would change or is half precision, or for a Tensor that
-    requires a gradient behind the first ``operands`` arguments, since gradients flow to these arguments only.
+    Raises TypeError for a signature that a primitive of so many ``operands`` cannot have.
     """
-    parameters = inspect.signature(forward)
-    for parameter in parameters.parameters.values():
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+    parameters = [*inspect.signature(forward).parameters.values()]
+    for x in parameters:
+        if x.kind is not x.POSITIONAL_OR_KEYWORD:
             raise TypeError(
-                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {parameter}; write"
-                f" lambda x: {forward.__name__}(x)"
+                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {x}; write lambda x:"
+                f" {forward.__name__}(x)"
             )
-    defaults = tuple(parameter.default for parameter in parameters.parameters.values())
-    arity, required = len(defaults), defaults.count(inspect.Parameter.empty)
-    if operands > arity:
-        raise TypeError(f"{forward.__name__}: has {operands} vjps, and {arity} parameters to be operands")
+    if operands > len(parameters):
+        raise TypeError(f"{forward.__name__}: has {operands} vjps, and {len(parameters)} parameters to be operands")
+    names = [x.name for x in parameters]
+    listed = [x.name if x.default is x.empty else f"{x.name}=_defaults[{i}]" for i, x in enumerate(parameters)]
 
-    def decorate(op: Callable) -> Callable:
-        @wraps(forward)
-        def call(*args: Any, **named: Any) -> Any:
-            if named or not required <= len(args) <= arity:
-                args = _bound(call.__name__, parameters, args, named)
-            if len(args) < arity:
-                args += defaults[len(args) :]
-            if arity > operands:
-                args = _undifferentiated(call.__name__, args, operands)
-            try:
-                out = op(*args)
-            except tuple(MISUSED) as error:
-                kind = next(told for raised, told in MISUSED.items() if isinstance(error, raised))
-                raise kind(_in_words(call, args, error)) from error
-            dtype = out.array.dtype
-            constant = True
-            for x in args[:operands]:
-                if isinstance(x, type(out)):
-                    constant = False
-                    if x.array.dtype is not dtype and x.array.dtype != dtype:
-                        return _with_plain_numbers(call, args)
-            if constant or dtype.char not in "fd":
-                _check_dtypes(call.__name__, args[:operands], dtype)
-            return out
-
-        return call
+    def decorate(function: Callable) -> Any:
+        scope: dict[str, Any] = {"_function": function, "_defaults": [x.default for x in parameters]}
+        exec(f"def call({', '.join(listed)}): return _function({', '.join(names)})", scope)
+        return wraps(forward)(scope["call"])
 
     return decorate
 
 
-def _bound(name: str, parameters: inspect.Signature, args: tuple, named: dict[str, Any]) -> tuple:
-    try:
-        bound = parameters.bind(*args, **named)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
-    bound.apply_defaults()
-    return bound.args
+def plain(x: Any) -> Any:
+    """A constant among a primitive's operands: of NumPy's numbers Python's, so that none widens a dtype.
 
-
-def _in_words(op: Any, args: tuple, error: Exception) -> str:
-    usual = [(is_tensor(x) and i < len(op.vjps)) or type(x) is backend.xp.ndarray for i, x in enumerate(args)]
-    kinds = ["" if seen or not hasattr(x, "shape") else f"{type(x).__name__} " for x, seen in zip(args, usual)]
-    got = ", ".join(f"{kind}{getattr(x, 'shape', x)}" for x, kind in zip(args, kinds))
-    if not op.__doc__:
-        return f"{op.__name__}: got {got}: {error}"
-    return f"{op.__name__}: got {got}; expected {op.__doc__.strip().partition(chr(10))[0]}"
-
-
-def _undifferentiated(name: str, args: tuple, operands: int) -> tuple:
-    """The arguments; behind the operands, Python numbers replace NumPy scalars, since vjps compute with them."""
-    for i, x in enumerate(args[operands:], operands):
-        if is_tensor(x) and x.requires_grad:
-            raise TypeError(f"{name}: argument {i} is a Tensor that requires a gradient, and there is no vjp for it")
-    return (*args[:operands], *map(_plain, args[operands:]))
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, numpy.generic) or (isinstance(x, numpy.ndarray) and x.ndim == 0):
+    Raises TypeError for an array that computes in a way of its own, so that the derivative would be another.
+    """
+    if type(x) in (int, float):
+        return x
+    if isinstance(x, (numpy.matrix, numpy.ma.MaskedArray)):
+        raise TypeError(f"a {type(x).__name__} is no plain array")
+    if isinstance(x, numpy.generic):
         return x.item()
     return float(x) if isinstance(x, Rational) and not isinstance(x, int) else x
 
 
-def _check_dtypes(name: str, operands: tuple, dtype: Any) -> None:
-    """Raises TypeError for half precision, and for integers alone, since integer arithmetic would cut off digits."""
-    kinds = {x.dtype.kind for x in operands if hasattr(x, "dtype")}
-    if dtype.char == "e":
-        _refuse_half_precision(name)
-    if dtype.kind != "f" or (kinds and "f" not in kinds):
-        raise TypeError(f"{name}: expected floats, got {', '.join(str(getattr(x, 'dtype', x)) for x in operands)}")
+def settings(name: str, given: tuple) -> list[Any]:
+    """The arguments behind the operands, plain. Raises TypeError for a Tensor to which a gradient should flow."""
+    if any(is_tensor(x) and x.requires_grad for x in given):
+        raise TypeError(f"{name}: a Tensor that requires a gradient is given where there is no vjp for it")
+    return [x.item() if isinstance(x, numpy.ndarray) and x.ndim == 0 else plain(x) for x in given]
 
 
-def _with_plain_numbers(op: Callable, args: tuple) -> Any:
-    """``op`` with Python numbers for NumPy scalars, which widened the dtype. Raises TypeError if there are none."""
-    plain = tuple(x.item() if isinstance(x, numpy.generic) else x for x in args)
-    if [type(x) for x in plain] != [type(x) for x in args]:
-        return op(*plain)
-    dtypes = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in args)
-    raise TypeError(f"{op.__name__}: got {dtypes}; expected operands of one dtype, to be kept")
+def misuse(op: Any, args: Sequence[Any], error: Exception) -> Exception:
+    """The error to raise for an ``error`` in a primitive: with its name, the shapes it got, and its first line."""
+    usual = [(is_tensor(x) and i < len(op.vjps)) or type(x) is backend.xp.ndarray for i, x in enumerate(args)]
+    kinds = ["" if known or not hasattr(x, "shape") else f"{type(x).__name__} " for x, known in zip(args, usual)]
+    got = ", ".join(f"{kind}{getattr(x, 'shape', x)}" for x, kind in zip(args, kinds))
+    expected = f"; expected {op.__doc__.strip().partition(chr(10))[0]}" if op.__doc__ else f": {error}"
+    raised_as = next(raised for kind, raised in MISUSED.items() if isinstance(error, kind))
+    return raised_as(f"{op.__name__}: got {got}{expected}")
 
 
-def plain_array(x: Any) -> Any:
-    """``x``, which is no array that computes in a way of its own, so that a derivative would be another."""
-    if isinstance(x, (numpy.matrix, numpy.ma.MaskedArray)):
-        raise TypeError(f"expected a plain array, got a {type(x).__name__}")
-    return x
+def check_dtypes(name: str, operands: Sequence[Any], out: Any) -> None:
+    """Raises TypeError for operands of another dtype than the result, half precision, and integers alone."""
+    dtype, constant = out.array.dtype, True
+    for x in operands:
+        if isinstance(x, type(out)):
+            constant = False
+            if x.array.dtype is not dtype and x.array.dtype != dtype:
+                got = " and ".join(str(getattr(x, "dtype", type(x).__name__)) for x in operands)
+                raise TypeError(f"{name}: got {got}; expected operands of one dtype, to be kept")
+    if constant or dtype.char not in "fd":
+        kinds = {x.dtype.kind for x in operands if hasattr(x, "dtype")}
+        if dtype.char == "e":
+            _refuse_half_precision(name)
+        if dtype.kind != "f" or (kinds and "f" not in kinds):  # integer arithmetic would cut off digits
+            raise TypeError(f"{name}: expected floats, got {', '.join(str(getattr(x, 'dtype', x)) for x in operands)}")
 
 
 def refuse_no_array(x: Any) -> NoReturn:
@@ -166,7 +133,7 @@ def refuse_switch(x: Any, on: bool) -> NoReturn:
 
 def as_floats(data: Any) -> Array:
     """A copy of ``data`` as floats: of its own dtype, or else float32. Raises TypeError for float16, or not real."""
-    array, dtype = backend.xp.array(plain_array(data)), "float32"
+    array, dtype = backend.xp.array(plain(data) if isinstance(data, numpy.ndarray) else data), "float32"
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected real numbers, got an array of dtype {array.dtype}")
     if hasattr(data, "dtype") and array.dtype.kind == "f":

@@ -190,10 +190,15 @@ def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callab
         n = len(vjps)
         compute = backend.kernel(forward)  # which calls forward, and notes it while an iteration is written down
 
-        @guards.called_rightly(forward, n)  # arguments come in their places, with defaults
+        @guards.with_signature_of(forward, n)  # the arguments come in their places, with defaults
         def op(*args: Any) -> Tensor:
-            arrays = [x.array if isinstance(x, Tensor) else guards.plain_array(x) for x in args[:n]]
-            out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
+            args = (*args[:n], *guards.settings(op.__name__, args[n:])) if args[n:] else args
+            try:
+                arrays = [x.array if isinstance(x, Tensor) else guards.plain(x) for x in args[:n]]
+                out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
+            except tuple(guards.MISUSED) as error:
+                raise guards.misuse(op, args, error) from error
+            guards.check_dtypes(op.__name__, args[:n], out)
             for x in args[:n]:
                 if isinstance(x, Tensor):
                     if x.unrecorded > out.unrecorded:

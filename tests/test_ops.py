@@ -165,8 +165,8 @@ ERRORS = [
         r"power: got \(2, 3\), Tensor \(2, 3\); expected x \*\* exponent, for a constant",
     ),
     (lambda: SMALL ** "3", TypeError, "power: got"),
-    (lambda: ops.exp(SMALL, 1), TypeError, "exp: too many positional arguments"),
-    (lambda: ops.linear(SMALL), TypeError, "linear: missing a required argument: 'w'"),
+    (lambda: ops.exp(SMALL, 1), TypeError, r"exp\(\) takes 1 positional argument but 2 were"),
+    (lambda: ops.linear(SMALL), TypeError, r"linear\(\) missing 2 required positional arguments: 'w' and 'b'"),
     (lambda: SMALL * mg.tensor([[1.0, 2, 3]]), TypeError, "mul: got float64 and float32"),
     (lambda: mg.tensor(HALF), TypeError, HALVES),
     (lambda: ops.sum(HALF), TypeError, HALVES),
@@ -206,5 +206,5 @@ def test_a_tensor_that_is_no_operand():
     scale.data = 2 * scale.data
     with pytest.raises(ValueError, match="was changed in place since"):
         mg.grad(y.sum(), x)
-    with pytest.raises(TypeError, match="argument 1 is a Tensor that requires a gradient, and there is no vjp for it"):
+    with pytest.raises(TypeError, match="a Tensor that requires a gradient is given where there is no vjp for it"):
         scaled(x, x)

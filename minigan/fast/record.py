@@ -99,7 +99,7 @@ class Tape:
         """The constants, and a function of ``given``; with ``forget`` a del follows each array's last use."""
         last = {id(x): i for i, (_, args, out, _) in enumerate(self._calls) for x in leaves([*args, out])}
         last |= dict.fromkeys([id(returned), *map(id, self.given.values())], -1)
-        body, at = [], ""
+        body, at = list[str](), ""
         for i, (name, args, out, section) in enumerate(self._calls):
             body += [*[""][: len(body)], f"    # {section}"] if section != at else []
             at, made = section, "" if out is None else f"{self._names[id(out)]} = "
