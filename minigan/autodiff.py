@@ -1,11 +1,15 @@
 """The derivative of anything with respect to anything, by one reverse sweep."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from operator import attrgetter
+from typing import Any
 
 from . import backend, guards, ops
 from .backend import Array
 from .tensor import Tensor, recording
+
+watcher: ContextVar[Any] = ContextVar("watcher", default=None)  # is told of this thread's sweeps: ``explain``'s
 
 
 def grad(
@@ -34,6 +38,8 @@ def grad(
     """
     outputs, inputs = guards.as_tuple(outputs), guards.as_tuple(inputs)
     grad_outputs = guards.as_tuple(grad_outputs) if grad_outputs is not None else (None,) * len(outputs)
+    if watch := watcher.get():
+        watch.begin_sweep(inputs)
     guards.check_asked(outputs, inputs, grad_outputs, materialize_grads)
 
     # an output without a graph is an error unless zeros are asked for
@@ -42,7 +48,7 @@ def grad(
 
     for i, x in enumerate(inputs):
         if x not in gradients and materialize_grads:
-            gradients[x] = Tensor(backend.zeros(x.shape, x.dtype))
+            gradients[x] = Tensor(backend.zeros_kernel(x.shape, x.dtype))
         elif x not in gradients and not allow_unused:
             guards.unused(i, x)
     return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only under allow_unused
@@ -52,14 +58,16 @@ def seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:
     """The gradient at output ``i``, y, that a sweep starts with: 1 if none is given."""
     if not isinstance(g, Tensor):
         given = isinstance(g, backend.xp.ndarray)  # its dtype has to be that of y
-        g = Tensor(g if given else backend.ones(y.shape, y.dtype) if g is None else backend.asarray(g, dtype=y.dtype))
+        g = Tensor(
+            g if given else backend.ones_kernel(y.shape, y.dtype) if g is None else backend.on_device(g, dtype=y.dtype)
+        )
     guards.check_seed(i, y, g)
     return g
 
 
 def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_graph: bool) -> dict[Tensor, Tensor]:
     """The gradients of those inputs that the sweep reaches from ``seeds``: outputs, each with the gradient there."""
-    nodes, gradients = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor]()
+    nodes, gradients, watch = between(inputs, [y for y, _ in seeds]), dict[Tensor, Tensor](), watcher.get()
 
     def contribute(x: Tensor, g: Tensor) -> None:
         g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # where x was broadcast, its copies' gradients add up
@@ -71,12 +79,16 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
                 contribute(y, g)
         for node in nodes:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
             g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
-            guards.notify(node, g)  # whoever listens, as ``explain`` does
+            if watch:
+                watch.visit(node, g)
             guards.check_unchanged(node)
             for x, vjp in node.operands():
                 if x in nodes:
-                    contribute(x, guards.check_gradient(vjp(g, node, *node.args), node, x))
-    return gradients if create_graph else {x: guards.marked_unrecorded(g) for x, g in gradients.items()}
+                    result = guards.check_gradient(vjp(g, node, *node.args), node, x)
+                    contribute(x, result)
+                    if watch:
+                        watch.vjp(node, x, result)
+    return gradients if create_graph else {x: g.without_record() for x, g in gradients.items()}
 
 
 def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:

@@ -68,21 +68,21 @@ def kernel(function: Callable[..., Array | None]) -> Callable[..., Array]:
 
 
 @kernel
-def ones(shape: tuple[int, ...], dtype: Any) -> Array:
+def ones_kernel(shape: tuple[int, ...], dtype: Any) -> Array:
     return xp.ones(shape, dtype)
 
 
 @kernel
-def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros_kernel(shape: tuple[int, ...], dtype: Any) -> Array:
     return xp.zeros(shape, dtype)
 
 
-def array_of(x: Any) -> Any:
+def unwrap(x: Any) -> Any:
     """The array of a Tensor; anything else unchanged."""
     return x.array if hasattr(x, "requires_grad") else x
 
 
-def as_array(x: Any) -> Array:
+def to_array(x: Any) -> Array:
     """``x`` as an array: for an array without axes NumPy may return a scalar."""
     return x if isinstance(x, xp.ndarray) else xp.asarray(x)
 
@@ -113,14 +113,14 @@ def checked_read(x: Array) -> Array:
     return x
 
 
-def asarray(data: Any, dtype: Any = None) -> Array:
+def on_device(data: Any, dtype: Any = None) -> Array:
     """``data`` as an array on the device in use, copied only where necessary."""
     return xp.asarray(data, dtype=dtype)
 
 
 def to_numpy(x: Any) -> numpy.ndarray:
     """A Tensor or an array as a NumPy array. From the GPU this copies, and waits for the device."""
-    x = array_of(x)
+    x = unwrap(x)
     return x.get() if hasattr(x, "get") else numpy.asarray(x)
 
 

@@ -111,7 +111,7 @@ def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
 
     ``images`` (count, ...), uint8, are copied to the device in use once, and take one byte a pixel there.
     """
-    rows = backend.asarray(images.reshape(len(images), -1))
+    rows = backend.on_device(images.reshape(len(images), -1))
 
     def draw(n: int, rng: Any) -> Array:
         pixels = backend.xp.take(rows, rng.integers(0, len(rows), size=n), axis=0).astype("float32")

@@ -25,7 +25,6 @@ import inspect
 import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
-from contextvars import ContextVar
 from functools import wraps
 from numbers import Rational
 from typing import Any, NoReturn
@@ -35,8 +34,6 @@ import numpy
 
 from . import backend
 from .backend import Array
-
-listener: ContextVar[Any] = ContextVar("listener", default=None)  # to this thread's sweeps: ``explain``'s
 
 # the errors of functions of arrays for wrong arguments, and the errors that a primitive raises for them
 MISUSED = {ValueError: ValueError, IndexError: IndexError, TypeError: TypeError, AttributeError: TypeError}
@@ -157,8 +154,6 @@ def as_tuple(x: Any) -> tuple:
 
 def check_asked(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize: bool) -> None:
     """Raises ValueError, or TypeError, if ``grad`` cannot differentiate the outputs with respect to these inputs."""
-    if (watcher := listener.get()) is not None:
-        watcher.begin_sweep(inputs)
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: got {len(outputs)} outputs and {len(grad_outputs)} grad_outputs")
     for x in (*outputs, *inputs):
@@ -203,12 +198,6 @@ def check_seed(i: int, y: Any, g: Any) -> None:
         raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {y.dtype} {y.shape}")
 
 
-def notify(node: Any, gradient: Any) -> None:
-    """Report the visit of a node, and the gradient there, to the listener, if there is one."""
-    if (watcher := listener.get()) is not None:
-        watcher.visit(node, gradient)
-
-
 def check_unchanged(node: Any) -> None:
     """Raises ValueError if the array of a node, or of an operand, was written to after the node was made."""
     birth = node.birth
@@ -233,13 +222,13 @@ def assigned(x: Any) -> None:
     x.assigned = _latest = x.clock()
 
 
-def changed(*tensors: Any) -> None:
+def note_write(*tensors: Any) -> None:
     """Note that the arrays of ``tensors``, and all that share memory with them, were written to.
 
     ``grad`` refuses a graph that was made of such an array before:
 
         y = (x * x).sum()
-        x.array[...] = 1; changed(x)
+        x.array[...] = 1; note_write(x)
         grad(y, x)    # ValueError; compute y again, from the changed x
     """
     global _latest
@@ -272,13 +261,6 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def marked_unrecorded(g: Any) -> Any:
-    """A marked copy of ``g``, a gradient from an unrecorded sweep; ``g`` itself may be a seed given by the caller."""
-    g = g.detach()
-    g.unrecorded = g.birth
-    return g
-
-
 def check_gradient(g: Any, node: Any, x: Any) -> Any:
     """``g``, which a vjp of ``node`` returned for ``x``. Raises TypeError or ValueError if ``g`` does not fit ``x``."""
     if not is_tensor(g):
@@ -287,8 +269,6 @@ def check_gradient(g: Any, node: Any, x: Any) -> Any:
         raise ValueError(f"{node.op.__name__}: a vjp returned shape {g.shape} for an operand of shape {x.shape}")
     if g.array.dtype is not x.array.dtype and g.dtype != x.dtype:
         raise TypeError(f"{node.op.__name__}: a vjp returned {g.dtype} for an operand of {x.dtype}")
-    if (watcher := listener.get()) is not None:
-        watcher.vjp(node, x, g)
     return g
 
 
@@ -391,7 +371,7 @@ def constant(name: str, x: Any) -> Array:
     """The array of ``x``, a constant. Raises ValueError for a gradient without a record, whose derivative is lost."""
     if getattr(x, "unrecorded", 0):
         raise ValueError(f"{name}: got {UNRECORDED}")
-    return backend.array_of(x)
+    return backend.unwrap(x)
 
 
 def check_pairs(name: str, x: Any, y: Any) -> None:

@@ -9,7 +9,7 @@ import numpy
 from . import backend, ops
 from .backend import Array, kernel
 from .choices import Choices
-from .guards import changed
+from .guards import note_write
 from .tensor import Tensor, primitive
 
 
@@ -51,7 +51,7 @@ class Linear:
     """x @ weight + bias, with weight (in, out) drawn by ``init`` and bias (out,) zero."""
 
     def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
-        self.weight = Tensor(backend.asarray(init(rng, n, m), dtype=dtype), requires_grad=True)
+        self.weight = Tensor(backend.on_device(init(rng, n, m), dtype=dtype), requires_grad=True)
         self.bias = Tensor(backend.xp.zeros(m, dtype=dtype), requires_grad=True)
 
     def __call__(self, x: Tensor | Array) -> Tensor:
@@ -76,13 +76,13 @@ class SpectralLinear(Linear):
 
     def __init__(self, n: int, m: int, init: Init, rng: numpy.random.Generator, dtype: str) -> None:
         super().__init__(n, m, init, rng, dtype)
-        self.u = Tensor(backend.asarray(rng.normal(size=(1, n)), dtype=dtype))
+        self.u = Tensor(backend.on_device(rng.normal(size=(1, n)), dtype=dtype))
         self.v = Tensor(backend.xp.empty((1, m), dtype))
         self.power_iteration()
 
     def power_iteration(self) -> None:
         power_iterate(self.u.array, self.v.array, self.weight.array)
-        changed(self.u, self.v)
+        note_write(self.u, self.v)
 
     def __call__(self, x: Tensor | Array) -> Tensor:
         sigma = ops.matmul_nt(ops.matmul(self.u, self.weight), self.v)
@@ -141,7 +141,7 @@ def clip(x: Array, limit: float) -> None:
 def _clip(critic: MLP, limit: float) -> None:
     for p in critic.parameters():
         clip(p.array, limit)
-        changed(p)
+        note_write(p)
 
 
 def _power_iteration(critic: MLP, limit: float) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import backend
-from .backend import Array, array_of, kernel
+from .backend import Array, kernel, unwrap
 from .tensor import Tensor, primitive
 
 Axis = int | tuple[int, ...] | None
@@ -53,7 +53,7 @@ def neg(x: Array) -> Array:
     return -x
 
 
-# The derivative of a constant is the factor 0, since 0 * x ** -1 would not be 0 at x = 0.
+# The derivative of x ** 0 is the factor 0, since 0 * x ** -1 would not be 0 at x = 0.
 @primitive(lambda g, out, x, exponent: g * (exponent * x ** (exponent - 1) if exponent else 0))
 def power(x: Array, exponent: float) -> Array:
     """x ** exponent, for a constant exponent; x > 0 unless the exponent is a whole number"""
@@ -138,10 +138,10 @@ def differs(out: Array, y: Array) -> Array:
     return out != y
 
 
-# y gets what x does not. ``array_of`` takes the array of a Tensor, and leaves a constant, which has none, as it is.
+# y gets what x does not. ``unwrap`` takes the array of a Tensor, and leaves a constant, which has none, as it is.
 @primitive(
-    lambda g, out, x, y: g * differs(out.array, array_of(y)),
-    lambda g, out, x, y: g - g * differs(out.array, array_of(y)),
+    lambda g, out, x, y: g * differs(out.array, unwrap(y)),
+    lambda g, out, x, y: g - g * differs(out.array, unwrap(y)),
 )
 def maximum(x: Array, y: Array) -> Array:
     """The larger of x and y; where they are alike the gradient goes to y, so that maximum(x, 0) is relu(x)"""
@@ -275,7 +275,7 @@ def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return backend.xp.sqrt((x * x).sum(axis=axis, keepdims=keepdims))
 
 
-# --- Matrix products: closed under differentiation, so that no transpose is ever copied ----------
+# --- Matrix products: x y, x y^T and x^T y, whose derivatives are each other, so that there is no transpose ------
 
 
 @primitive(lambda g, out, x, y: matmul_nt(g, y), lambda g, out, x, y: matmul_tn(x, g))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from . import backend, guards
-from .guards import changed
+from .guards import note_write
 from .tensor import Tensor
 
 
@@ -19,8 +19,8 @@ class Adam:
     ) -> None:
         guards.check_rates(lr, betas, eps)
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
-        self.m, self.v = ([Tensor(backend.zeros(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
-        self.t, self.rate = (Tensor(backend.asarray(x, dtype="float64")) for x in (0, lr))
+        self.m, self.v = ([Tensor(backend.zeros_kernel(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
+        self.t, self.rate = (Tensor(backend.on_device(x, dtype="float64")) for x in (0, lr))
 
     @property
     def lr(self) -> float:
@@ -31,7 +31,7 @@ class Adam:
     def lr(self, lr: float) -> None:
         guards.check_rates(lr, self.betas, self.eps)
         self.rate.array.fill(lr)
-        changed(self.rate)
+        note_write(self.rate)
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Update every parameter by its gradient; ``grads`` has a Tensor of the same shape for each parameter.
@@ -41,4 +41,4 @@ class Adam:
         grads = guards.checked_gradients(grads, self.parameters, [*self.m, *self.v])
         arrays = ([x.array for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
         backend.adam_step(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
-        changed(*self.parameters, *self.m, *self.v, self.t)
+        note_write(*self.parameters, *self.m, *self.v, self.t)

@@ -26,7 +26,7 @@ class Tensor:
     is, or was made of, or 0. A pickle, as ``detach``, makes a constant: it does not keep this mark; a copy does.
 
     ``data`` is the array for all others to read, and may be assigned to. On the CPU it cannot be written to; on a GPU
-    it could, but nothing would notice. (Code that writes to ``array`` says so: ``guards.changed``.)
+    it could, but nothing would notice. (Code that writes to ``array`` says so: ``guards.note_write``.)
     """
 
     __slots__ = ("__weakref__", "_requires_grad", "args", "array", "assigned", "birth", "op", "unrecorded")
@@ -72,7 +72,7 @@ class Tensor:
 
     @data.setter
     def data(self, data: Array) -> None:
-        array = backend.as_array(data)
+        array = backend.to_array(data)
         self.array = array.copy() if backend.is_read_only(array) else array  # as x.data = y.data
         guards.assigned(self)
 
@@ -83,6 +83,12 @@ class Tensor:
     def detach(self) -> "Tensor":
         """The same array, without its history: a constant, also where it was made of a gradient without a record."""
         return Tensor(self.array)
+
+    def without_record(self) -> "Tensor":
+        """The same array, without its history, and marked: whoever differentiates it would lose what flows through."""
+        x = Tensor(self.array)
+        x.unrecorded = x.birth
+        return x
 
     def item(self) -> float:
         """The value of a Tensor of one element as a Python float (on the GPU this waits for the device).
@@ -129,7 +135,7 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
-    return Tensor(guards.as_floats(backend.array_of(data)), requires_grad)
+    return Tensor(guards.as_floats(backend.unwrap(data)), requires_grad)
 
 
 is_recording = ContextVar("is_recording", default=True)  # whether this thread's new Tensors remember how they were made
@@ -195,7 +201,7 @@ def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callab
             args = (*args[:n], *guards.settings(op.__name__, args[n:])) if args[n:] else args
             try:
                 arrays = [x.array if isinstance(x, Tensor) else guards.plain(x) for x in args[:n]]
-                out = Tensor(backend.as_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
+                out = Tensor(backend.to_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
             except tuple(guards.MISUSED) as error:
                 raise guards.misuse(op, args, error) from error
             guards.check_dtypes(op.__name__, args[:n], out)

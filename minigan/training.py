@@ -9,7 +9,7 @@ import numpy
 from . import backend, ops
 from .autodiff import grad
 from .backend import Array, kernel
-from .guards import changed
+from .guards import note_write
 from .losses import GAMES
 from .nn import CONSTRAINTS, MLP
 from .optim import Adam
@@ -38,7 +38,7 @@ class WGANGP:
         for_networks, for_training = numpy.random.SeedSequence(settings.seed).spawn(2)
         self.critic, self.generator = networks(settings, dim, numpy.random.default_rng(for_networks))
         self.ema = deepcopy(self.generator) if settings.average else self.generator
-        self.ema_step = Tensor(backend.zeros((), "float32"))
+        self.ema_step = Tensor(backend.zeros_kernel((), "float32"))
         self.rng = backend.default_rng(int(for_training.generate_state(1, numpy.uint64)[0]))
         self.critic_adam = Adam(self.critic.parameters(), settings.learning_rate, settings.betas)
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, settings.betas)
@@ -75,7 +75,7 @@ class WGANGP:
         if self.settings.average:
             for a, p in zip(self.ema.parameters(), self.generator.parameters()):
                 update_ema(a.array, p.array, self.ema_step.array)
-                changed(a)
+                note_write(a)
         return metrics
 
     def critic_step(self, real: Array, fake: Array) -> tuple[Array, Array, Array]:
@@ -124,8 +124,8 @@ class WGANGP:
         for name, tensor in self.state().items():
             if arrays[name].shape != tensor.shape:
                 raise ValueError(f"restore: {name} is {arrays[name].shape}; expected {tensor.shape}")
-            tensor.array[...] = backend.asarray(arrays[name])
-            changed(tensor)
+            tensor.array[...] = backend.on_device(arrays[name])
+            note_write(tensor)
 
     def check_finite(self) -> None:
         """Raises DivergenceError where an array of ``state`` is not finite (on the GPU this waits for the device)."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from minigan.cli import kernels, threads_for, use_threads
+from minigan.files import write
+from minigan.workers import sharing, workers_for
 
 import minigan as mg
 from minigan import backend, pictures
-from minigan.cli import kernels, threads_for, use_threads
 from minigan.data import load_images, sampler
-from minigan.files import write
 from minigan.settings import Settings
 from minigan.training import WGANGP
-from minigan.workers import sharing, workers_for
 
 CORES = os.cpu_count() or 1
 LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
@@ -66,7 +66,7 @@ class Minigan:
         self.workers = self.workers or (workers_for(size, threads_for(size, 784)) if device == "cpu" else 1)
         self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
-            parameter.data = backend.asarray(array)
+            parameter.data = backend.on_device(array)
 
     @contextmanager
     def shared(self):
@@ -117,7 +117,7 @@ class Floor:
         sweeps += [("forward", generator, n), ("forward", critic, n), ("to inputs", critic, n)]
         sweeps += [("to weights", generator, n), ("to inputs", generator[1:], n)]
         for way, (a, b), n in ((way, ends, n) for way, layers, n in sweeps for ends in pairwise(layers)):
-            x, w, y = (backend.asarray(rng.normal(size=s), dtype="float32") for s in ((n, a), (a, b), (n, b)))
+            x, w, y = (backend.on_device(rng.normal(size=s), dtype="float32") for s in ((n, a), (a, b), (n, b)))
             left, right = {"forward": (x, w), "to inputs": (w, y.T), "to weights": (x.T, y)}[way]
             self.products.append((left, right, backend.xp.empty((len(left), right.shape[1]), "float32")))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import backend, guards, ops
+from minigan import autodiff, backend, ops
 from minigan.data import sampler
 from minigan.explain import __main__ as command
 from minigan.explain import explain
@@ -68,7 +68,7 @@ def test_nobody_listens_any_more():
     story()
     with pytest.raises(ZeroDivisionError):
         explain(lambda: 1 / 0)
-    assert guards.listener.get() is backend.tape.get() is None
+    assert autodiff.watcher.get() is backend.tape.get() is None
 
 
 def test_any_expression_of_any_order():

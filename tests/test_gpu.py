@@ -63,7 +63,7 @@ class HostRng:
         self._rng = np.random.default_rng(seed)
 
     def __getattr__(self, name):
-        return lambda *args, **kwargs: backend.asarray(getattr(self._rng, name)(*args, **kwargs))
+        return lambda *args, **kwargs: backend.on_device(getattr(self._rng, name)(*args, **kwargs))
 
 
 def test_new_tensors_live_on_the_device(device):
@@ -81,9 +81,9 @@ def test_fused_kernels_hold_the_formulas_of_numpy(device, dtype, tolerance):
     moments = list(rng.uniform(0.1, 1, (4, 1000)).astype(dtype))
     computed = []
     for _ in range(2):
-        a = backend.asarray(x.copy())
-        lists = [[backend.asarray(a.copy())] for a in moments]
-        numbers = [backend.asarray(np.array(number)) for number in (4.0, 0.01)]
+        a = backend.on_device(x.copy())
+        lists = [[backend.on_device(a.copy())] for a in moments]
+        numbers = [backend.on_device(np.array(number)) for number in (4.0, 0.01)]
         for _ in range(2):
             backend.adam_step(*lists, *numbers, (0.5, 0.9), 1e-8)
         out = backend.sigmoid(a), backend.softplus(a), *(array for (array,) in lists), *numbers

@@ -77,7 +77,7 @@ def test_the_critics_loss_for_every_weight_and_bias(hidden, device):
 
     The same points are drawn each time, by the generator's seed.
     """
-    real, fake = map(backend.asarray, np.random.default_rng(0).normal(size=(2, 3, 3)))
+    real, fake = map(backend.on_device, np.random.default_rng(0).normal(size=(2, 3, 3)))
     critic = mg.nn.MLP([3, 4, 2, 1], hidden=hidden, rng=1, dtype="float64")
 
     def loss(*parameters):

@@ -5,7 +5,7 @@ import pytest
 
 import minigan as mg
 from minigan.gradcheck import finite_differences
-from minigan.guards import changed
+from minigan.guards import note_write
 from minigan.nn import ACTIVATIONS, MLP
 from minigan.penalties import FORMS, SLOPES, WHERE, difference_quotient, gradient_norm, interpolate, slopes
 
@@ -85,7 +85,7 @@ def test_slopes_at_points_that_are_a_tensor_are_guarded_as_all_is():
         mg.grad(gradient_norm(critic, REAL + 10 * g).sum(), critic.layers[0].weight)
     slope = gradient_norm(critic, points.detach()).sum()
     points.array += 1
-    changed(points)
+    note_write(points)
     with pytest.raises(ValueError, match="was changed in place since"):
         mg.grad(slope, critic.layers[0].weight)
 

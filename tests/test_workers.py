@@ -45,7 +45,7 @@ def trained(settings, number, iterations=4, replay=True):
     joined = [workers.join(model, shared, rank, look, replay) for rank, model in enumerate(models)]
     with ThreadPoolExecutor(number) as pool, pytest.MonkeyPatch.context() as patch:
         for module in (guards, nn, training):  # threads have one list of writes, processes one each
-            patch.setattr(module, "changed", lambda *_: None)
+            patch.setattr(module, "note_write", lambda *_: None)
         for model in joined:
             futures.append(pool.submit(lambda model=model: [model.iteration().copy() for _ in range(iterations)]))
         metrics = [future.result() for future in futures]

@@ -71,7 +71,7 @@ class Trained:
     def scores(self, points: numpy.ndarray) -> numpy.ndarray:
         """The scores D (n,) of points (n, d)."""
         with no_grad():
-            return backend.to_numpy(self.model.critic(backend.asarray(points, dtype="float32")))[:, 0]
+            return backend.to_numpy(self.model.critic(backend.on_device(points, dtype="float32")))[:, 0]
 
     @property
     def iterations(self) -> numpy.ndarray:

@@ -36,7 +36,7 @@ def interview(path: Path, scale: float) -> Report:
     panels, metrics = [], {}
     for name, draw in (("normal", toys.normal), ("bimodal", toys.bimodal)):
         run = train(scaled(LINE, scale), draw, f"interview, {name}")
-        noise = backend.asarray(2 * u[:, None] - 1, dtype="float32")
+        noise = backend.on_device(2 * u[:, None] - 1, dtype="float32")
         learned = backend.to_numpy(outputs(run.model.generator, noise))[:, 0]
         if learned[0] > learned[-1]:  # 1 - U is uniform too, so the map may be decreasing
             learned = learned[::-1]
@@ -98,7 +98,7 @@ def order(path: Path, scale: float) -> Report:
     values: dict[str, list[float]] = {"mean of D(y_i)": [], "one D(y_1, ..., y_M)": []}
     with no_grad():
         for _ in range(200):
-            shuffled = backend.asarray(rng.permutation(batch))
+            shuffled = backend.on_device(rng.permutation(batch))
             values["mean of D(y_i)"].append(d(shuffled).mean().item())
             values["one D(y_1, ..., y_M)"].append(ordered(shuffled.reshape(1, 64)).item())
     curves = {name: (numpy.arange(200), numpy.array(v)) for name, v in values.items()}
@@ -200,7 +200,7 @@ def compare(path: Path, runs: dict[str, Trained]) -> Report:
     for name, run in runs.items():
         samples = run.samples()
         between = numpy.concatenate((samples[:500], target[:500], (samples[:500] + target[:500]) / 2))
-        slope = backend.to_numpy(gradient_norm(run.model.critic, backend.asarray(between, dtype="float32")))
+        slope = backend.to_numpy(gradient_norm(run.model.critic, backend.on_device(between, dtype="float32")))
         measured[name] = {
             "L1": end(run.l1),
             "slope by gradient, mean": float(slope.mean()),

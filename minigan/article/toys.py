@@ -40,7 +40,7 @@ def mixture(centres: numpy.ndarray, deviation: float) -> Target:
     """Equal Gaussians of standard ``deviation`` about ``centres`` (k, d)."""
 
     def draw(n: int, rng: Any) -> Array:
-        chosen = backend.asarray(centres, dtype="float32")[rng.integers(0, len(centres), size=n)]
+        chosen = backend.on_device(centres, dtype="float32")[rng.integers(0, len(centres), size=n)]
         return chosen + rng.standard_normal(chosen.shape, dtype="float32") * deviation
 
     return draw

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from .. import backend, guards
+from .. import backend
+from ..autodiff import watcher
 from ..backend import Array
 from ..tensor import Switch, Tensor, tensor
 
@@ -210,7 +211,7 @@ def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
     unrecorded gradient, ends the story; the Tensors then have the names of the local variables of ``f`` at that point.
     """
     watch, error = Watch(), ""
-    with Switch(guards.listener, watch), Switch(backend.tape, watch):
+    with Switch(watcher, watch), Switch(backend.tape, watch):
         try:
             names = f(*args, **named)
         except ValueError as raised:

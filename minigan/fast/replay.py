@@ -35,7 +35,7 @@ import numpy
 
 from .. import backend
 from ..backend import Array
-from ..guards import changed
+from ..guards import note_write
 from ..tensor import Switch, Tensor
 from .record import Tape, Unrecordable
 
@@ -126,7 +126,7 @@ class Replayed:
     def _replay(self) -> Array:
         if self._calls % PROVE_EVERY == 0 or self._calls & (self._calls - 1) == 0:
             return self._prove()
-        changed(*self._tensors)
+        note_write(*self._tensors)
         return self.record.replay()
 
     def _plain(self) -> Array:

@@ -184,7 +184,7 @@ def together(
     def step(grads: list[Any]) -> None:
         grads = guards.checked_gradients(grads, adam.parameters, [*adam.m, *adam.v])
         step_together([g.array for g in grads], adam.t.array, adam.rate.array)
-        guards.changed(*adam.parameters, *adam.m, *adam.v, adam.t)
+        guards.note_write(*adam.parameters, *adam.m, *adam.v, adam.t)
 
     return step
 

@@ -70,7 +70,7 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) ->
                 chosen = order[start : start + BATCH]
                 down, right = rng.integers(0, 3, 2)
                 x = _rows(framed[chosen, down : down + height, right : right + width])
-                loss = softmax_cross_entropy(classifier(x), backend.asarray(labels[chosen].astype("int64")))
+                loss = softmax_cross_entropy(classifier(x), backend.on_device(labels[chosen].astype("int64")))
                 adam.lr = LEARNING_RATE * (1 - bar.n / steps)
                 adam.step(grad(loss, classifier.parameters()))
                 bar.update()
@@ -78,7 +78,7 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) ->
 
 
 def _rows(images: numpy.ndarray) -> backend.Array:
-    return backend.asarray(in_unit_range(images).reshape(len(images), -1))
+    return backend.on_device(in_unit_range(images).reshape(len(images), -1))
 
 
 def save(path: Path, classifier: MLP) -> None:
@@ -111,5 +111,5 @@ def load(path: Path, pixels: int) -> MLP:
                 raise ValueError(f"arr_{i} is {a.dtype} {a.shape}; expected float16 {p.shape}")
             if not numpy.isfinite(a).all():
                 raise ValueError(f"arr_{i} holds numbers that are not finite")
-            p.data = backend.asarray(a, dtype="float32")
+            p.data = backend.on_device(a, dtype="float32")
     return classifier

@@ -129,7 +129,7 @@ def find_judge(source: Path, size: int | None = None, train: numpy.ndarray | Non
 def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:
     with no_grad():
         scores = [
-            critic(backend.asarray(in_unit_range(images[i : i + block]))).array.sum()
+            critic(backend.on_device(in_unit_range(images[i : i + block]))).array.sum()
             for i in range(0, len(images), block)
         ]
     return float(sum(backend.to_numpy(s).item() for s in scores) / len(images))

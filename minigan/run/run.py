@@ -69,7 +69,7 @@ class Run:
         self.snapshots: list[pictures.Snapshot] = []
         self.evaluations: list[dict[str, Any]] = []
         rng = numpy.random.default_rng([settings.seed, 1])
-        self.fixed_noise = backend.asarray(NOISES[settings.noise](rng, (settings.grid**2, settings.noise_dim)))
+        self.fixed_noise = backend.on_device(NOISES[settings.noise](rng, (settings.grid**2, settings.noise_dim)))
 
     @property
     def settings(self) -> Settings:
@@ -96,7 +96,7 @@ class Run:
 
     def samples(self, noise: Array) -> numpy.ndarray:
         """The generator's samples from ``noise`` (n, noise_dim): images (n, height, width), float32 in [0, 1]."""
-        rows = outputs(self.gan.ema, backend.asarray(noise, dtype="float32"))
+        rows = outputs(self.gan.ema, backend.on_device(noise, dtype="float32"))
         return backend.to_numpy(rows).reshape(-1, *self.shape)
 
     def new_samples(self, n: int, seed: int | None = None) -> numpy.ndarray:
@@ -111,7 +111,7 @@ class Run:
     def scores(self, images: numpy.ndarray) -> numpy.ndarray:
         """The scores D (n,) of images (n, height, width), uint8 or floats in [0, 1]: float32, small for real images."""
         rows = in_unit_range(images.reshape(len(images), -1))
-        return backend.to_numpy(outputs(self.gan.critic, backend.asarray(rows)))[:, 0]
+        return backend.to_numpy(outputs(self.gan.critic, backend.on_device(rows)))[:, 0]
 
     # --- During training ------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ def load(path: Path | str) -> Run:
         )
         if not backend.set_rng_state(run.gan.rng, state):
             run.gan.rng = backend.default_rng(settings.seed + iteration)
-        run.seconds, run.pending = seconds, list(backend.asarray(arrays["pending"]))
+        run.seconds, run.pending = seconds, list(backend.on_device(arrays["pending"]))
         run.rows = [(int(i), *row) for i, *row in arrays["rows"].tolist()]
         run.snapshots = list(zip(arrays["grids"].tolist(), arrays["snapshots"]))
         told = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
