@@ -61,12 +61,10 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                     sample_due = last or run.done % settings.sample_every == 0
                     evaluation_due = last or run.done % settings.evaluate_every == 0
                     if sample_due or evaluation_due:
-                        with threads.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
-                            save_progress(run, out, sample_due, judge if evaluation_due else None)
+                        save_progress(run, args, sample_due, judge if evaluation_due else None)
                     if evaluation_due and not last:
                         write_page(run, out, judge)  # to be read during training
-                        if bar.disable:
-                            print(under_way(run), flush=True)
+                        say_without_bar(run, bar)
                     bar.update()
             if signals:
                 status = 128 + signals[0]
@@ -98,14 +96,15 @@ def faster(gan: WGANGP, images: numpy.ndarray, args: argparse.Namespace) -> Iter
         yield gan if args.no_replay else Replayed(gan, args.graph)
 
 
-def save_progress(run: Run, out: Path, sample: bool, judge: Judge | None) -> None:
+def save_progress(run: Run, args: argparse.Namespace, sample: bool, judge: Judge | None) -> None:
     """Draw a grid of samples, if one is due, have them judged, if there is a judge, and save all."""
-    run.gan.check_finite()
-    if sample:
-        run.draw_grid(out)
-    if judge:
-        run.evaluate(out, judge)
-    run.save(out)
+    with threads.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
+        run.gan.check_finite()
+        if sample:
+            run.draw_grid(args.out)
+        if judge:
+            run.evaluate(args.out, judge)
+        run.save(args.out)
 
 
 def measured(run: Run) -> str:
@@ -113,12 +112,15 @@ def measured(run: Run) -> str:
     return f"L1 {l1:.3f}, {SLOPE_NAMES[run.settings.slope]} {slope:.3f}"
 
 
-def under_way(run: Run) -> str:
-    """A line for where there is no bar: how far the run is, how good its samples are, and how long it will take."""
+def say_without_bar(run: Run, bar: tqdm) -> None:
+    """Where there is no bar, a line: how far the run is, how good its samples are, and how long it will take."""
+    if not bar.disable:
+        return
     whole, metrics = run.settings.iterations, run.evaluations[-1] if run.evaluations else {}
     shown = [measured(run), *(f"{name} {metrics[name]:.3f}" for name in ("precision", "recall") if metrics)]
     left = round(run.seconds * (whole - run.done) / run.done)
-    return f"{run.done:,} of {whole:,}: {', '.join(shown)}; {left // 60}:{left % 60:02} min of training to go"
+    to_go = f"{left // 60}:{left % 60:02} min of training to go"
+    print(f"{run.done:,} of {whole:,}: {', '.join(shown)}; {to_go}", flush=True)
 
 
 def described(images: numpy.ndarray, source: Path) -> str:

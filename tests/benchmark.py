@@ -268,7 +268,8 @@ def check_gradients(size, names):
     for name in (name for name in names if issubclass(LIBRARIES[name], Peer)):
         theirs = np.concatenate([g.ravel() for g in LIBRARIES[name](size, "cpu").gradients(*batch)])
         error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
-        assert theirs.dtype == "float32" and error < 1e-3, f"{name}: {theirs.dtype} gradients, {error:.1e} off"
+        assert theirs.dtype == "float32", f"{name}: {theirs.dtype} gradients, {error:.1e} off"
+        assert error < 1e-3, f"{name}: {theirs.dtype} gradients, {error:.1e} off"
 
 
 def milliseconds(size, names, device, rounds):

@@ -32,7 +32,8 @@ def fails(capsys, *argv):
     with pytest.raises(SystemExit) as exit:
         run(*argv)
     output = capsys.readouterr()
-    assert exit.value.code == 2 and output.err.count("\n") == 1, output
+    assert exit.value.code == 2, output
+    assert output.err.count("\n") == 1, output
     assert not output.out or (output.out.count("\n") == 1 and " images of " in output.out)  # what was read, if it began
     assert output.err.startswith("run_mnist.py: error: ")
     return output.err
@@ -75,7 +76,8 @@ def until(process, happened):
     """Wait for it, while the process lives."""
     deadline = time.monotonic() + 60
     while not happened():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

@@ -193,7 +193,8 @@ def test_data_cannot_be_written_to_but_assigned():
     with pytest.raises(ValueError, match="read-only"):
         x.data += 1
     x.data = given
-    assert x.array is given and x.data.tolist() == [0, 0, 0]
+    assert x.array is given
+    assert x.data.tolist() == [0, 0, 0]
     x.data = (y := leaf(3)).data
     add_one(x)  # a copy, to be trained
     assert (x.data == y.data + 1).all()

@@ -260,7 +260,8 @@ def test_what_does_not_fit_a_classifier(tmp_path, capsys):
         with pytest.raises(SystemExit):
             judge.main(["--data", str(tmp_path / "a.npz")])
         error = capsys.readouterr().err
-        assert error.count("\n") == 1 and f"{tmp_path / 'a.npz'}: expected 100 training images or more" in error
+        assert error.count("\n") == 1
+        assert f"{tmp_path / 'a.npz'}: expected 100 training images or more" in error
 
 
 # --- Pictures -----------------------------------------------------------------------------------
@@ -313,7 +314,8 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
     with unbroken_output():
         check(tmp_path, SQUARE[kept], Y[kept], size=5)
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and f"2 of 21 pictures cannot be read and are left out: {bad}: " in line
+    assert line.count("\n") == 1
+    assert f"2 of 21 pictures cannot be read and are left out: {bad}: " in line
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"")
     refused(tmp_path, "none of its 21 train pictures can be read")

@@ -117,7 +117,8 @@ def test_what_its_header_says(name, value, ran, capsys):
 def test_arrays_that_are_not_a_runs(name, array, message, ran, capsys):
     rewrite({name: array})
     error = fails(capsys, "--generate", 1)
-    assert "error: out/checkpoint.npz: " in error and message in error
+    assert "error: out/checkpoint.npz: " in error
+    assert message in error
 
 
 def test_bytes_that_are_not_a_checkpoints(ran, capsys):
@@ -133,7 +134,8 @@ def test_bytes_that_are_not_a_checkpoints(ran, capsys):
         start = time.perf_counter()
         message = fails(capsys, "--generate", 1)
         assert "error: out/checkpoint.npz: not a checkpoint, or a damaged one (" in message
-        assert CHECKPOINT.read_bytes() == bad and time.perf_counter() - start < 1
+        assert CHECKPOINT.read_bytes() == bad
+        assert time.perf_counter() - start < 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -150,7 +152,8 @@ def test_settings_by_their_names_before_they_were_those_of_flags(ran):
     settings, before = header["settings"], state(ran)
     settings |= {"schedule": settings.pop("decay"), "penalty_weight": settings.pop("lambda_")}
     rewrite({"header": np.array(json.dumps(header))})
-    assert state(ran) == before and load(ran).settings.lambda_ == 10
+    assert state(ran) == before
+    assert load(ran).settings.lambda_ == 10
 
 
 # --- Whatever is saved can be read ----------------------------------------------------------------
@@ -188,7 +191,8 @@ def test_a_collapsed_run_says_so(images, quick, capsys):
     away = ["--learning-rate", 3, "--critic-steps", 20, "--critic", 64, 64, "--iterations", 30]
     assert run(*tiny, *away, "--out", "away") == 1
     away = capsys.readouterr().err
-    assert away.count("\n") == 1 and "the critic has run away" in away
+    assert away.count("\n") == 1
+    assert "the critic has run away" in away
 
 
 def test_many_rows_and_large_weights(ran, quick, capsys):
@@ -206,7 +210,8 @@ def test_a_run_that_never_came_to_anything_is_begun_anew(images, quick, monkeypa
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(Run, died_in, lambda *_: 1 // 0)
             run(*TINY, "--data", images, "--seed", 1)
-    assert run(*TINY, "--data", images) == 0 and state("once") == state("out")
+    assert run(*TINY, "--data", images) == 0
+    assert state("once") == state("out")
 
 
 @pytest.mark.parametrize("shape", [(900, 700, 2), (900, 1, 800), (300, 300, 300)], ids=str)
@@ -215,7 +220,8 @@ def test_images_of_any_size_leave_pictures_of_a_fair_one(shape):
     assert run(*TINY, "--iterations", 1, "--data", "images.npy") == 0
     grid = Path("out", "samples", "0000001.png")
     assert max(matplotlib.image.imread("out/animation.gif").shape) < 2100
-    assert grid.stat().st_size < 3 << 20 and matplotlib.image.imread(grid).ndim == 2  # gray
+    assert grid.stat().st_size < 3 << 20
+    assert matplotlib.image.imread(grid).ndim == 2  # gray
     assert sum(map(len, files("out").values())) < 40 << 20
 
 
@@ -268,7 +274,8 @@ def takes(reader, data, folder):
     try:
         read(path, *given)
     except DataError as error:
-        assert str(error).startswith(f"{path}") and "\n" not in str(error), error
+        assert str(error).startswith(f"{path}"), error
+        assert "\n" not in str(error), error
         return False
     return True
 

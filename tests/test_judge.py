@@ -43,7 +43,8 @@ def test_precision_and_recall_are_the_definition():
     for k in (1, 3):
         got = precision_recall(real, fake, k)
         assert got == (brute_force(fake, real, k), brute_force(real, fake, k))
-        assert 0 < got[0] < 1 and got[0] != got[1]
+        assert 0 < got[0] < 1
+        assert got[0] != got[1]
     assert (precision_recall(real, real), precision_recall(real, real + 100)) == ((1, 1), (0, 0))
     many = np.repeat(RNG.normal(size=(200, 64)).astype("float32"), 4, axis=0)  # more often than k times
     assert precision_recall(many, many[RNG.permutation(800)]) == (1, 1)
@@ -114,7 +115,8 @@ def test_without_the_right_files_it_says_so(folder, capsys):
         with pytest.raises(SystemExit) as exit:
             command.main(["--data", str(folder)])
         error = capsys.readouterr().err
-        assert (exit.value.code, error.count("\n")) == (2, 1) and message in error
+        assert (exit.value.code, error.count("\n")) == (2, 1)
+        assert message in error
 
 
 # --- All together -------------------------------------------------------------------------------
@@ -140,9 +142,13 @@ def rows(images):
 def test_other_real_images_are_worth_one_unit(judge):
     metrics, real = judge(rows(judge.train[-N:]), MEAN), judge.real
     shares, expected = ((told["precision"], told["recall"]) for told in (metrics, real))
-    assert shares == pytest.approx(expected, abs=0.05) and min(shares) > 0.7
-    assert metrics["units"] < 1.5 and metrics["classes"] == 10 and metrics["confidence"] > 0.97
-    assert metrics["nearest"] == 0 and 3 < real["nearest"] < 6.5  # they are training images, and those are not
+    assert shares == pytest.approx(expected, abs=0.05)
+    assert min(shares) > 0.7
+    assert metrics["units"] < 1.5
+    assert metrics["classes"] == 10
+    assert metrics["confidence"] > 0.97
+    assert metrics["nearest"] == 0
+    assert 3 < real["nearest"] < 6.5  # they are training images, and those are not
 
 
 def test_images_that_are_sorted_by_their_class(judge, monkeypatch):
@@ -150,7 +156,9 @@ def test_images_that_are_sorted_by_their_class(judge, monkeypatch):
     order, test = load_labels()[:12000].argsort(), load_images(split="test")[load_labels(split="test").argsort()]
     monkeypatch.setattr(judging, "load_images", lambda *_: test)
     one, other = (Judge(MNIST, train=load_images()[:12000][order]).real for _ in range(2))
-    assert one == other and one["classes"] == 10 and one["recall"] == pytest.approx(judge.real["recall"], abs=0.05)
+    assert one == other
+    assert one["classes"] == 10
+    assert one["recall"] == pytest.approx(judge.real["recall"], abs=0.05)
     assert one["frechet"] < 2 * judge.real["frechet"]
 
 
@@ -162,15 +170,22 @@ def test_few_images(judge):
     assert told["frechet"] is told["units"] is few.real["frechet"] is few.real["units"] is None
     assert told["precision"] > 0.7
     line = "no Frechet distance: it takes 1,000 training and test images"
-    assert few.table(told)[1] == (line, "", "") and len(few.table(told)) == len(METRICS)
+    assert few.table(told)[1] == (line, "", "")
+    assert len(few.table(told)) == len(METRICS)
 
 
 def test_noise_is_far_away_and_one_digit_only_is_sharp_but_not_all(judge):
     noise = judge(np.random.default_rng(0).random((N, 784), dtype="float32"), MEAN)
-    assert noise["units"] > 50 and noise["recall"] < 0.01 and noise["nearest"] > 10
+    assert noise["units"] > 50
+    assert noise["recall"] < 0.01
+    assert noise["nearest"] > 10
     ones = judge(rows(judge.train[load_labels()[:12000] == 1][:N]), MEAN)
-    assert ones["precision"] > 0.7 and ones["recall"] < 0.3 and ones["units"] > 20
-    assert ones["classes"] < 4 and ones["largest_class"] > 0.95 and ones["smallest_class"] < 0.01
+    assert ones["precision"] > 0.7
+    assert ones["recall"] < 0.3
+    assert ones["units"] > 20
+    assert ones["classes"] < 4
+    assert ones["largest_class"] > 0.95
+    assert ones["smallest_class"] < 0.01
 
 
 def test_l1_on_training_and_test_images(judge):

@@ -119,7 +119,8 @@ def test_adam_is_the_published_algorithm_in_place(dtype, tolerance, betas, eps, 
     for given in gradients:
         adam.step(map(mg.tensor, given))
     for x, array in zip(held, written):
-        assert x.array is array and x.dtype == dtype
+        assert x.array is array
+        assert x.dtype == dtype
     for a, e in zip(arrays, expected):
         np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance)
 

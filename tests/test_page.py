@@ -37,7 +37,8 @@ def test_interpolations_keep_to_the_noise(noise, monkeypatch):
     """The way keeps the length that such noise has, and begins and ends in the two vectors."""
     monkeypatch.setattr(Run, "samples", lambda run, noise: noise)
     way = page.interpolations(Run(Settings(noise=noise, noise_dim=500), (2, 2), {}), rows=4).reshape(4, 10, 500)
-    assert way.dtype == "float32" and len({row.tobytes() for row in way[:, [0, -1]].reshape(8, -1)}) == 8
+    assert way.dtype == "float32"
+    assert len({row.tobytes() for row in way[:, [0, -1]].reshape(8, -1)}) == 8
     if noise == "normal":
         np.testing.assert_allclose(np.linalg.norm(way, axis=2), 500**0.5, rtol=0.15)
     else:

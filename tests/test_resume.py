@@ -53,7 +53,8 @@ def test_the_page_is_made_again(ran, capsys):
     assert run("--report") == 0
     assert files(ran) == {path: data for path, data in before.items() if ran / path not in samples}
     done = capsys.readouterr().out
-    assert done.startswith("6 iterations in 6.0 s (1000.0 ms each), L1 ") and done.endswith(": see out/report.html\n")
+    assert done.startswith("6 iterations in 6.0 s (1000.0 ms each), L1 ")
+    assert done.endswith(": see out/report.html\n")
 
 
 def test_a_hundred_grids_are_kept_at_most(monkeypatch):
@@ -86,13 +87,16 @@ def test_a_signal_ends_a_run_that_saves_everything(name, images, quick, capsys):
     number = getattr(signal, name)
     assert run_until(4, lambda _: signal.raise_signal(number), *TINY, "--data", images) == 128 + number
     _, done = capsys.readouterr().out.splitlines()
-    assert done.startswith("interrupted after 5 iterations in ") and done.endswith(": see out/report.html")
-    assert load("out").done == int(rows("out")[-1][0]) == 5 and Path("out", "report.html").exists()
+    assert done.startswith("interrupted after 5 iterations in ")
+    assert done.endswith(": see out/report.html")
+    assert load("out").done == int(rows("out")[-1][0]) == 5
+    assert Path("out", "report.html").exists()
 
 
 def test_ctrl_c_while_the_page_is_made_lets_it_be_finished(images, quick, monkeypatch):
     monkeypatch.setattr("minigan.run.pictures.animation", lambda _: signal.raise_signal(signal.SIGINT) or b"")
-    assert run(*TINY, "--data", images) == 0 and Path("out", "report.html").exists()
+    assert run(*TINY, "--data", images) == 0
+    assert Path("out", "report.html").exists()
 
 
 def test_output_that_nobody_takes_ends_nothing(images, quick):
@@ -147,4 +151,5 @@ def test_a_process_whose_terminal_is_gone(images):
         until(process, lambda: len(grids("out")) > seen + 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert int(grids("out")[-1].stem) == load("out").snapshots[-1][0] and Path("out", "report.html").exists()
+    assert int(grids("out")[-1].stem) == load("out").snapshots[-1][0]
+    assert Path("out", "report.html").exists()

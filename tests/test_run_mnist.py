@@ -30,8 +30,10 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar where there is no terminal
     read, done = output.out.splitlines()
-    assert read.startswith("40 images of 5 x 6, 0 to 255 (mean 12") and read.endswith(f", from {images}")
-    assert done.startswith("6 iterations in ") and done.endswith(f": see {out / 'report.html'}")
+    assert read.startswith("40 images of 5 x 6, 0 to 255 (mean 12")
+    assert read.endswith(f", from {images}")
+    assert done.startswith("6 iterations in ")
+    assert done.endswith(f": see {out / 'report.html'}")
     names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "samples.png"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
@@ -54,13 +56,15 @@ def test_in_a_thread_as_of_a_notebook(images, quick):
 
 def test_figures_of_every_iteration_and_the_seconds_of_the_training_alone(ran):
     head, *metrics = rows(ran)
-    assert head == ["iteration", "l1", "gradient_norm", "seconds"] and np.isfinite(np.array(metrics, float)).all()
+    assert head == ["iteration", "l1", "gradient_norm", "seconds"]
+    assert np.isfinite(np.array(metrics, float)).all()
     assert [(int(row[0]), float(row[3])) for row in metrics] == [(i, i) for i in range(1, 7)]
 
 
 def test_another_seed_is_another_run(ran, judged_once, quick):
     run(*TINY, "--data", judged_once, "--out", "other", "--seed", 1)
-    assert state("other") != state(ran) and rows("other")[6][1:3] != rows(ran)[6][1:3]
+    assert state("other") != state(ran)
+    assert rows("other")[6][1:3] != rows(ran)[6][1:3]
 
 
 def test_evaluation_during_a_run_and_after_it(ran, quick, capsys):
@@ -74,7 +78,9 @@ def test_evaluation_during_a_run_and_after_it(ran, quick, capsys):
 
     before = held()
     assert [(row["iteration"], row["seconds"]) for row in before["samples"]] == [(3, 3), (6, 6)]
-    assert before["real"]["units"] is None and before["real"]["recall"] <= 1 and "l1_test" in before["samples"][1]
+    assert before["real"]["units"] is None
+    assert before["real"]["recall"] <= 1
+    assert "l1_test" in before["samples"][1]
     assert {path.name for path in ran.iterdir()} == {*LEFT, FILE, ".lock", "samples"}
     assert printed("--evaluate") == printed("--resume")[1:]  # by the images that it was trained on
     assert held() == before  # nothing of the run's is lost
@@ -82,10 +88,13 @@ def test_evaluation_during_a_run_and_after_it(ran, quick, capsys):
     *_, confidence, nearest, _ = printed("--evaluate", "--seed", 7)  # another one takes its place, everywhere
     row, other = held()["samples"][1], confidence.split()[-2]
     assert (row["iteration"], f"{row['confidence']:.3f}") == (6, other)
-    assert len(nearest) <= 79 and row["nearest"] != before["samples"][1]["nearest"]
+    assert len(nearest) <= 79
+    assert row["nearest"] != before["samples"][1]["nearest"]
     run("--report")
     page = (ran / "report.html").read_text()
-    assert f"<td>{other}</td>" in page and "After 6 iterations" in page and "recall: test images among samples" in page
+    assert f"<td>{other}</td>" in page
+    assert "After 6 iterations" in page
+    assert "recall: test images among samples" in page
     run("--resume", "--iterations", 8)
     assert held()["samples"][1] == row
 
@@ -94,7 +103,8 @@ def test_without_a_classifier_or_the_images(ran, judged, quick, capsys):
     (judged / "classifier.npz").unlink()
     assert "there is no classifier beside the data" in fails(capsys, "--evaluate", "--data", judged)
     for data in (judged, "moved"):
-        assert run("--report", "--data", data) == 0 and "By class" not in (ran / "report.html").read_text()
+        assert run("--report", "--data", data) == 0
+        assert "By class" not in (ran / "report.html").read_text()
 
 
 def test_generate(ran, capsys):
@@ -102,7 +112,9 @@ def test_generate(ran, capsys):
     assert capsys.readouterr().out == "23 samples of iteration 6: out/generated.npy and .png\n"
     samples = np.load(ran / "generated.npy")
     assert (samples.shape, samples.dtype) == ((23, 6, 5), "float32")
-    assert samples.min() >= 0 and samples.max() <= 1 and samples.std(axis=0).min() > 0
+    assert samples.min() >= 0
+    assert samples.max() <= 1
+    assert samples.std(axis=0).min() > 0
     assert matplotlib.image.imread(ran / "generated.png").shape[0] == 2 * (3 * 8 + 2)
     run("--generate", 23)
     assert (np.load(ran / "generated.npy") == samples).all()
@@ -125,10 +137,12 @@ def test_a_preset_and_flags_over_it(ran, images, quick, capsys):
     assert [p.shape for p in held.gan.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
     assert [p.shape for p in held.gan.ema.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
     typed = {cli.flag(s)[2:].replace("-", "_"): getattr(held.settings, s.name) for s in fields(Settings)}
-    assert told | json.loads(json.dumps(typed)) == told and "lambda" in told
+    assert told | json.loads(json.dumps(typed)) == told
+    assert "lambda" in told
     assert (told["data"], told["workers"], told["threads"]) == (str(images), 1, 2)
     assert json.loads((ran / "settings.json").read_text())["threads"] == 1  # by rule, of so small products
-    assert "difference quotient" in capsys.readouterr().out and rows("other")[0][2] == "difference_quotient"
+    assert "difference quotient" in capsys.readouterr().out
+    assert rows("other")[0][2] == "difference_quotient"
 
 
 def test_help_reads_with_defaults(capsys):
@@ -137,7 +151,8 @@ def test_help_reads_with_defaults(capsys):
     text = capsys.readouterr().out
     for words in ("[0.0 0.9, article: 0.5 0.999]", "--generate N", "--device {cpu,gpu}", "[out]"):
         assert words in " ".join(text.split()), words
-    assert exit.value.code == 0 and max(map(len, text.splitlines())) <= 80
+    assert exit.value.code == 0
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_home_folder_by_its_sign(tmp_path, monkeypatch):
@@ -208,7 +223,8 @@ def test_what_is_refused(flags, message, ran, judged, capsys, monkeypatch):
     Path("link").symlink_to("nothing")
     before = files(".")
     assert message in fails(capsys, *flags.split())
-    assert files(".") == before and not Path("new").exists()
+    assert files(".") == before
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("flags", ["--critic 999999999 999999999", "--batch-size 999999999 --critic-steps 9999"])
@@ -286,7 +302,8 @@ def spoiled_by_its_last_step(model):
 def test_divergence_keeps_the_last_good_checkpoint(iteration, spoil, metrics, why, images, quick, capsys):
     assert run_until(iteration, spoil, *TINY, "--no-replay", "--data", images) == 1
     line = f"run_mnist.py: error: training diverged: {why}; out/checkpoint.npz keeps iteration 3\n"
-    assert capsys.readouterr().err == line and Path("out", "report.html").exists()
+    assert capsys.readouterr().err == line
+    assert Path("out", "report.html").exists()
     saved = load("out")
     saved.gan.check_finite()
     assert (saved.done, len(rows("out")) - 1) == (3, metrics)

@@ -42,7 +42,8 @@ def test_the_articles_preset_is_the_articles_program():
     assert (s.penalty, s.lambda_, s.grid, s.sample_every) == ("one-sided-relu", 10, 6, 1000)
     assert (s.init, s.noise, s.decay, s.iterations) == ("uniform", "uniform", "constant", 400_000)
     noise = NOISES["uniform"](np.random.default_rng(0), (1000, 10))
-    assert noise.dtype == "float32" and (noise.min(), noise.max()) == pytest.approx((-1, 1), abs=0.01)
+    assert noise.dtype == "float32"
+    assert (noise.min(), noise.max()) == pytest.approx((-1, 1), abs=0.01)
 
 
 def test_the_generator_stands_still_during_the_critic_steps():
@@ -62,7 +63,8 @@ def test_the_generator_stands_still_during_the_critic_steps():
 
     model.critic_step = spy
     model.iteration()
-    assert [rows.shape for rows in seen] == [(8, 36)] * 6 and len({rows.tobytes() for rows in seen}) == 6
+    assert [rows.shape for rows in seen] == [(8, 36)] * 6
+    assert len({rows.tobytes() for rows in seen}) == 6
     assert not any(map(np.array_equal, arrays(model.generator), before))
     assert (model.critic_adam.t.item(), model.generator_adam.t.item()) == (3, 1)
 
@@ -109,7 +111,8 @@ def test_every_constraint_trains_and_moves_the_slope_the_right_way(form, where, 
     models = trained(penalty="none"), trained(penalty=form, where=where, slope=slope, constraint=constraint)
     rng = np.random.default_rng(0)
     free, held = (slopes(m.critic, DRAW(200, rng), m.generate(200), rng, slope, where).data.mean() for m in models)
-    assert held < free / 1.5 and free > 1.5, (held, free)
+    assert held < free / 1.5, (held, free)
+    assert free > 1.5, (held, free)
     assert constraint != "clip" or max(np.abs(p).max() for p in arrays(models[1].critic)) <= np.float32(SMALL.clip)
 
 
@@ -136,7 +139,8 @@ def test_a_row_is_the_mean_since_the_one_before():
     run = run_of([(1.0, 2.0)] + [(3.0, 4.0)] * 9 + [(7.0, 8.0)] * 10)
     rows = [run.advance(run.gan.iteration) for _ in range(20)]
     assert [row and row[:3] for row in rows] == [*[None] * 9, (1010, 2.8, 3.8), *[None] * 9, (1020, 7.0, 8.0)]
-    assert run.rows == [rows[9], rows[19]] and 0 <= rows[9][3] <= rows[19][3] <= run.seconds
+    assert run.rows == [rows[9], rows[19]]
+    assert 0 <= rows[9][3] <= rows[19][3] <= run.seconds
 
 
 @pytest.mark.parametrize("bad, told", [((np.nan, 1.0), "L1 nan and slope 1"), ((1.0, -np.inf), "L1 1 and slope -inf")])
@@ -191,7 +195,8 @@ def test_a_short_real_training():
     model = WGANGP(Settings(), draw, 784)
     metrics = train(model, 500)
     l1, slope = metrics.reshape(10, 50, 2).mean(axis=1).T
-    assert 0 < l1.min() <= l1[-1] < 0.7 * l1[0] and abs(slope[-1] - 1) < 0.1 < abs(metrics[0, 1] - 1)
+    assert 0 < l1.min() <= l1[-1] < 0.7 * l1[0]
+    assert abs(slope[-1] - 1) < 0.1 < abs(metrics[0, 1] - 1)
 
     held_out, shuffled = sampler(load_images(split="test"))(2000, rng), rng.permuted(draw(2000, rng), axis=0)
     sets = backend.to_numpy(model.generate(2000)), shuffled, rng.random((2000, 784))

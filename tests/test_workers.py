@@ -147,7 +147,8 @@ def test_a_worker_that_ends_is_told_in_one_line(work, killed_at, why, kept, imag
     monkeypatch.setattr(workers, "PATIENCE", 0.1)
     assert run_until(killed_at, lambda _: multiprocessing.active_children()[0].kill(), *TWO, "--data", images) == 1
     line = f"run_mnist.py: error: a worker has ended, {why}; out/checkpoint.npz keeps iteration {kept}\n"
-    assert capsys.readouterr().err == line and Path("out", "report.html").exists()
+    assert capsys.readouterr().err == line
+    assert Path("out", "report.html").exists()
 
 
 CHILDREN = "/proc/{0}/task/{0}/children"
@@ -168,4 +169,5 @@ def test_a_whole_group_that_is_told_to_end(number, drawn, images):
         os.killpg(process.pid, number)
         _, error = process.communicate(timeout=60)  # until all have closed their output
     assert (process.returncode, "Traceback" in error) == (128 + number, False)
-    assert Path("out", "report.html").exists() and load("out").done >= 20 * (drawn - 1)
+    assert Path("out", "report.html").exists()
+    assert load("out").done >= 20 * (drawn - 1)
