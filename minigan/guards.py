@@ -225,7 +225,7 @@ def assigned(x: Any) -> None:
 def note_write(*tensors: Any) -> None:
     """Note that the arrays of ``tensors``, and all that share memory with them, were written to.
 
-    ``grad`` refuses a graph that was made of such an array before:
+    ``grad`` refuses a graph that was made of such an array before, which else would pass in silence:
 
         y = (x * x).sum()
         x.array[...] = 1; note_write(x)

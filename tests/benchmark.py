@@ -14,13 +14,15 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from minigan.cli import kernels, threads_for, use_threads
-from minigan.files import write
-from minigan.workers import sharing, workers_for
 
 import minigan as mg
-from minigan import backend, pictures
+from minigan import backend
 from minigan.data import load_images, sampler
+from minigan.fast import Replayed, sharing
+from minigan.fast.threads import kernels, threads_for, use_threads
+from minigan.fast.workers import workers_for
+from minigan.run import pictures
+from minigan.run.files import write
 from minigan.settings import Settings
 from minigan.training import WGANGP
 
@@ -58,11 +60,11 @@ def weights(size):
 class Minigan:
     """As run_mnist.py trains: by as many processes as the batch and the cores allow, each with one thread."""
 
-    package, devices, replay, workers, threads = "minigan", ("cpu", "gpu"), True, None, 1
+    package, devices, replay, workers, threads = "minigan", ("cpu", "gpu"), "program", None, 1
 
     def __init__(self, size, device):
         backend.use(device)
-        self.model = WGANGP(size, sampler(MNIST), 784, self.replay)
+        self.model = WGANGP(size, sampler(MNIST), 784)
         self.workers = self.workers or (workers_for(size, threads_for(size, 784)) if device == "cpu" else 1)
         self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
@@ -71,11 +73,17 @@ class Minigan:
     @contextmanager
     def shared(self):
         """Inside, the other processes are there."""
-        with use_threads(self.threads), sharing(self.model, MNIST, self.workers, self.replay, self.threads):
+        with use_threads(self.threads), ExitStack() as stack:
+            self.fast = self.model
+            if self.workers > 1:
+                shared = sharing(self.model, MNIST, self.workers, self.threads, bool(self.replay))
+                self.fast = stack.enter_context(shared)
+            elif self.replay:
+                self.fast = Replayed(self.model, self.replay == "graph")
             yield
 
     def iteration(self):
-        self.model.iteration()
+        self.fast.iteration()
 
     def wait(self):
         backend.to_numpy(self.critic.parameters()[-1])
@@ -92,7 +100,7 @@ class OneProcess(Minigan):
 
 
 class Eager(OneProcess):
-    devices, replay = ("cpu", "gpu"), False
+    devices, replay = ("cpu", "gpu"), None
 
 
 class Graph(Minigan):
