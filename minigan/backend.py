@@ -106,6 +106,14 @@ def span(x: Array) -> tuple[int, int]:
     return start + sum(step for step in steps if step < 0), start + x.itemsize + sum(step for step in steps if step > 0)
 
 
+def overlap(x: Array, y: Array) -> bool:
+    """Whether x and y share memory; on a GPU, which it would take long to ask, whether memory lies between both."""
+    if xp is numpy:
+        return numpy.shares_memory(x, y)
+    (start, stop), (first, last) = span(x), span(y)
+    return start < last and first < stop
+
+
 def checked_read(x: Array) -> Array:
     """``x``, of which a value will be read: an error while an iteration is recorded, unless ``x`` is a constant."""
     if (recorder := tape.get()) is not None:

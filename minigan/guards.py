@@ -340,7 +340,7 @@ def _share(x: Any, tensors: Sequence[Any]) -> bool:
     """Whether some memory of ``x`` is also that of one of ``tensors``; two arrays of their own memory are told fast."""
     x, ys = x.array, [y.array for y in tensors]
     views = ys if x.base is not None else [y for y in ys if y is x or y.base is not None]
-    return any(backend.xp.shares_memory(x, y) for y in views)
+    return any(backend.overlap(x, y) for y in views)
 
 
 def check_rates(lr: Any, betas: Any, eps: Any) -> None:
