@@ -9,7 +9,7 @@ from . import backend, guards, ops
 from .backend import Array
 from .tensor import Tensor, recording
 
-watcher: ContextVar[Any] = ContextVar("watcher", default=None)  # is told of this thread's sweeps: ``explain``'s
+watcher: ContextVar[Any] = ContextVar("watcher", default=None)  # is told of this thread's sweeps
 
 
 def grad(
@@ -22,11 +22,11 @@ def grad(
 ) -> tuple[Tensor, ...]:
     """The gradients of the sum of ``g * output`` over ``outputs`` and ``grad_outputs``, with respect to each input.
 
-    Arguments mean what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1, for outputs of one
-    element; an array is held, not copied. With ``create_graph`` the sweep itself is recorded, so that the gradients can
-    be differentiated in turn: this is the whole of double backprop. Each gradient has its input's shape and dtype, and
-    may share its array with another gradient, or with ``grad_outputs``. Only Tensors between the inputs and the outputs
-    are visited.
+    Arguments mean, by their names, what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1,
+    for outputs of one element; an array is held, not copied. With ``create_graph`` the sweep itself is recorded, so
+    that the gradients can be differentiated in turn: this is the whole of double backprop. Each gradient has its
+    input's shape and dtype, and may share its array with another gradient, or with ``grad_outputs``. Only Tensors
+    between the inputs and the outputs are visited.
 
     An input that no output depends on is an error, unless ``allow_unused`` asks for None in its place, or
     ``materialize_grads`` for zeros, which is its derivative, also where an output is a constant.
@@ -50,17 +50,16 @@ def grad(
         if x not in gradients and materialize_grads:
             gradients[x] = Tensor(backend.zeros_kernel(x.shape, x.dtype))
         elif x not in gradients and not allow_unused:
-            guards.unused(i, x)
+            guards.refuse_unused(i, x)
     return tuple(map(gradients.get, inputs))  # type: ignore[arg-type]  # None only under allow_unused
 
 
 def seed(i: int, y: Tensor, g: Tensor | Array | None) -> Tensor:
     """The gradient at output ``i``, y, that a sweep starts with: 1 if none is given."""
+    if g is None:
+        g = backend.ones_kernel(y.shape, y.dtype)
     if not isinstance(g, Tensor):
-        given = isinstance(g, backend.xp.ndarray)  # its dtype has to be that of y
-        g = Tensor(
-            g if given else backend.ones_kernel(y.shape, y.dtype) if g is None else backend.on_device(g, dtype=y.dtype)
-        )
+        g = Tensor(g if isinstance(g, backend.xp.ndarray) else backend.on_device(g, y.dtype))
     guards.check_seed(i, y, g)
     return g
 

@@ -5,7 +5,7 @@ few that CuPy computes in one fused kernel where NumPy needs several passes. ``u
 look them up at each call (``backend.sigmoid(x)``) and never import them by name.
 
 A function that computes on arrays inside a training iteration is marked as a ``kernel``, so that the iteration can be
-recorded as the list of its kernel calls (``replay``).
+written down as the list of its kernel calls.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def zeros_kernel(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def unwrap(x: Any) -> Any:
     """The array of a Tensor; anything else unchanged."""
-    return x.array if hasattr(x, "requires_grad") else x
+    return x.array if hasattr(x, "birth") else x
 
 
 def to_array(x: Any) -> Array:
@@ -107,7 +107,7 @@ def span(x: Array) -> tuple[int, int]:
 
 
 def overlap(x: Array, y: Array) -> bool:
-    """Whether x and y share memory; on a GPU, which it would take long to ask, whether memory lies between both."""
+    """Whether x and y share memory; on a GPU, where to ask would be a computation, whether their addresses meet."""
     if xp is numpy:
         return numpy.shares_memory(x, y)
     (start, stop), (first, last) = span(x), span(y)

@@ -100,12 +100,6 @@ def read_idx(path: Path, ndim: int) -> numpy.ndarray:
 # --- On the device ------------------------------------------------------------------------------
 
 
-def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
-    """Images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
-    y = x.astype("float32", copy=False)
-    return y / numpy.float32(255) if x.dtype == numpy.uint8 else y
-
-
 def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
     """A function draw(n, rng) to n images, with replacement, as rows (n, pixels), float32 in [0, 1], on the device.
 

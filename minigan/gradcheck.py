@@ -52,6 +52,7 @@ def gradcheck(
     def value(n: int, *moved: numpy.ndarray) -> float:
         return derivative(n, *(tensor(a, requires_grad=True) for a in moved)).item()
 
+    noise = 1e-15 * max(1.0, abs(value(0, *arrays))) / step  # what rounding makes of a derivative that is 0
     for n in range(order):
         leaves = [tensor(a, requires_grad=True) for a in arrays]
         computed = grad(derivative(n, *leaves), leaves, materialize_grads=True)
@@ -59,7 +60,6 @@ def gradcheck(
             if i == 0 and n != 1:
                 continue  # the derivative of order 1 by the weights is f itself
             numeric = finite_differences(lambda *moved, n=n: value(n, *moved), arrays, i, step)
-            noise = 1e-15 * max(1.0, abs(value(n, *arrays))) / step  # what rounding makes of a derivative that is 0
             if n == 0 and noise < abs(numeric).max(initial=0) <= atol:
                 raise ValueError(
                     f"gradcheck: {name}, input {i - 1}: no derivative is above atol, {atol:g}, so none was compared;"
@@ -81,7 +81,7 @@ def finite_differences(
 ) -> numpy.ndarray:
     """The gradient of ``f(*arrays)`` with respect to ``arrays[i]``, by two evaluations for each element.
 
-    They are a ``step`` to both sides of the element, or as many of them as it is larger than 1.
+    They are a ``step``, times the element where that is larger than 1, to both sides of it.
     """
     gradient = numpy.empty_like(arrays[i])
     for at in numpy.ndindex(gradient.shape):

@@ -86,7 +86,7 @@ def plain(x: Any) -> Any:
     return float(x) if isinstance(x, Rational) and not isinstance(x, int) else x
 
 
-def settings(name: str, given: tuple) -> list[Any]:
+def plain_settings(name: str, given: tuple) -> list[Any]:
     """The arguments behind the operands, plain. Raises TypeError for a Tensor to which a gradient should flow."""
     if any(is_tensor(x) and x.requires_grad for x in given):
         raise TypeError(f"{name}: a Tensor that requires a gradient is given where there is no vjp for it")
@@ -162,7 +162,8 @@ def check_asked(outputs: tuple, inputs: tuple, grad_outputs: tuple, materialize:
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"grad: input {i}, shape {x.shape}, has requires_grad=False")
-    if _depends_on_unrecorded(outputs, inputs):
+    oldest = min((x.birth for x in inputs), default=0)  # a gradient older than all inputs is a constant to them
+    if any(y.unrecorded > oldest for y in outputs):
         raise ValueError(f"grad: an output depends on {UNRECORDED}")
     for i, (y, g) in enumerate(zip(outputs, grad_outputs)):
         if not (y.requires_grad or materialize):
@@ -178,19 +179,6 @@ UNRECORDED = (
     "a gradient that was computed without create_graph=True, so its derivative would be lost: pass create_graph=True"
     " there, or detach() it if a constant is meant"
 )
-
-
-def _depends_on_unrecorded(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-    """Whether the outputs depend on an unrecorded gradient; a gradient older than all inputs is a constant to them."""
-    seen, stack, oldest = set(), list(outputs), min((x.birth for x in inputs), default=0)
-    while stack:
-        x = stack.pop()
-        if is_tensor(x) and x.unrecorded > oldest and x not in seen:
-            if not x.op:
-                return True
-            seen.add(x)
-            stack += x.args
-    return False
 
 
 def check_seed(i: int, y: Any, g: Any) -> None:
@@ -235,9 +223,8 @@ def note_write(*tensors: Any) -> None:
     for x in tensors:
         owner, _latest = _owner(x.array), x.clock()
         at = id(owner)
-        if at not in _written:
-            _written[at] = ref(owner, lambda _, at=at: _written.pop(at)), backend.span(owner), 0  # type: ignore[misc]
-        kept, span, _ = _written.pop(at)  # so that it comes last
+        new = ref(owner, lambda _, at=at: _written.pop(at)), backend.span(owner), 0  # type: ignore[misc]
+        kept, span, _ = _written.pop(at, new)  # to its end
         _written[at] = kept, span, _latest
 
 
@@ -276,7 +263,7 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to)))
 
 
-def unused(i: int, x: Any) -> NoReturn:
+def refuse_unused(i: int, x: Any) -> NoReturn:
     raise ValueError(
         f"grad: no output depends on input {i}, shape {x.shape} (allow_unused=True gives None, materialize_grads=True"
         " zeros)"
@@ -287,9 +274,9 @@ def unused(i: int, x: Any) -> NoReturn:
 
 
 def check_no_yield() -> None:
-    """Raises TypeError if what enters the caller, a switch, is a generator: where that yields, the switch stays on.
+    """Raises TypeError in a generator that enters the calling context manager: where it yields, that stays entered.
 
-    ``__enter__`` of another context manager, of a class or made by contextlib, enters it for whoever enters that.
+    Looked at is who wrote the ``with``: an ``__enter__``, or a function made a context manager, is asked from there.
     """
     frame: Any = sys._getframe(2)
     while frame.f_code.co_name == "__enter__" or _of_contextlib(frame) or _of_contextlib(frame.f_back):
@@ -353,9 +340,10 @@ def check_rates(lr: Any, betas: Any, eps: Any) -> None:
 
 
 def checked_gradients(gradients: Any, parameters: Sequence[Any], moments: Sequence[Any]) -> list[Any]:
-    """``gradients`` as a list. Raises ValueError for wrong shapes, or a part of what Adam changes before it is read."""
+    """``gradients`` as a list. Raises ValueError for others, and for a part of the memory that a step writes to."""
     gradients = list(as_tuple(gradients))
-    got, expected = [getattr(g, "shape", g) for g in gradients], [p.shape for p in parameters]
+    got = [g.shape if is_tensor(g) else type(g).__name__ for g in gradients]
+    expected = [p.shape for p in parameters]
     if got != expected:
         raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
     for i, g in enumerate(gradients):
@@ -367,7 +355,7 @@ def checked_gradients(gradients: Any, parameters: Sequence[Any], moments: Sequen
 # --- A penalty ----------------------------------------------------------------------------------
 
 
-def constant(name: str, x: Any) -> Array:
+def as_constant(name: str, x: Any) -> Array:
     """The array of ``x``, a constant. Raises ValueError for a gradient without a record, whose derivative is lost."""
     if getattr(x, "unrecorded", 0):
         raise ValueError(f"{name}: got {UNRECORDED}")
@@ -375,7 +363,7 @@ def constant(name: str, x: Any) -> Array:
 
 
 def check_pairs(name: str, x: Any, y: Any) -> None:
-    if x.shape != y.shape or x.dtype.char not in "fd":
+    if (x.shape, x.dtype) != (y.shape, y.dtype) or x.dtype.char not in "fd":
         raise ValueError(
             f"{name}: expected floats, as many rows of one kind as of the other, got {x.dtype} {x.shape} and {y.dtype}"
             f" {y.shape}"

@@ -6,7 +6,7 @@ Most papers have the other sign: their D is -D here. Scores are Tensors (n, 1), 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import backend, guards, ops
+from . import guards, ops
 from .backend import Array
 from .choices import Choices
 from .tensor import Tensor
@@ -41,19 +41,6 @@ def distance(real: Array, fake: Array) -> Array:
     """The margin of LS-GAN: the distance of each real row (n, d) to the generated row of the same index, as (n, 1)."""
     guards.check_pairs("distance", real, fake)
     return ops.norm(ops.sub(real, fake), axis=1, keepdims=True).array
-
-
-def softmax_cross_entropy(x: Tensor, labels: Array) -> Tensor:
-    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ().
-
-    Raises ValueError for labels of other shapes or types, or outside of 0 ... k - 1 (on the GPU this check waits).
-    """
-    if getattr(labels, "shape", None) != x.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(f"softmax_cross_entropy: expected an array of {len(x)} whole numbers, a label for each row")
-    if not 0 <= labels.min() <= labels.max() < x.shape[1]:
-        raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
-    x = x - x.array.max(axis=1, keepdims=True)  # a part common to a row's logits costs digits, and cancels out
-    return ops.mean(ops.logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
 
 
 class Game(NamedTuple):

@@ -68,7 +68,7 @@ def power_iterate(u: Array, v: Array, weight: Array) -> None:
 
 
 class SpectralLinear(Linear):
-    """A Linear layer whose weight is divided by its largest singular value, so that the layer's slope is at most 1.
+    """A Linear layer whose weight is divided by its largest singular value, so that the layer's slope comes to 1.
 
     Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: sigma = u^T W v, where ``power_iteration`` brings u and v one
     step nearer to the singular vectors at a time. u and v are constants in the derivative, as published.

@@ -1,9 +1,9 @@
 """Adam, as published."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from . import backend, guards
-from .guards import note_write
 from .tensor import Tensor
 
 
@@ -11,7 +11,8 @@ class Adam:
     """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place: a step writes into each parameter's own array.
 
     ``m`` and ``v`` are the moments, ``t`` the number of steps, and ``lr`` can be set between steps. All are arrays on
-    the device, so that a replayed step uses the current values. Raises ValueError for a parameter given twice.
+    the device, so that a replayed step uses the current values. ``apply`` is the kernel that applies an update, if not
+    ``backend.adam_step``. Raises ValueError for a parameter given twice.
     """
 
     def __init__(
@@ -19,6 +20,7 @@ class Adam:
     ) -> None:
         guards.check_rates(lr, betas, eps)
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
+        self.apply: Any = None
         self.m, self.v = ([Tensor(backend.zeros_kernel(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
         self.t, self.rate = (Tensor(backend.on_device(x, dtype="float64")) for x in (0, lr))
 
@@ -31,7 +33,7 @@ class Adam:
     def lr(self, lr: float) -> None:
         guards.check_rates(lr, self.betas, self.eps)
         self.rate.array.fill(lr)
-        note_write(self.rate)
+        guards.note_write(self.rate)
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Update every parameter by its gradient; ``grads`` has a Tensor of the same shape for each parameter.
@@ -40,5 +42,5 @@ class Adam:
         """
         grads = guards.checked_gradients(grads, self.parameters, [*self.m, *self.v])
         arrays = ([x.array for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
-        backend.adam_step(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
-        note_write(*self.parameters, *self.m, *self.v, self.t)
+        (self.apply or backend.adam_step)(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
+        guards.note_write(*self.parameters, *self.m, *self.v, self.t)

@@ -31,7 +31,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     of its outputs holds every row's own gradient. Where the critic is flat, the slope and its gradient are 0.
     """
     if not (isinstance(points, Tensor) and points.requires_grad):
-        points = Tensor(guards.constant("gradient_norm", points), requires_grad=True)
+        points = Tensor(guards.as_constant("gradient_norm", points), requires_grad=True)
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)
@@ -54,7 +54,7 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
     The article, section "the result of the penalty". The result is a constant: no gradient flows to ``real`` or
     ``fake``. Raises ValueError for different shapes, and for a gradient that was computed without a record.
     """
-    real, fake = (guards.constant("interpolate", x) for x in (real, fake))
+    real, fake = (guards.as_constant("interpolate", x) for x in (real, fake))
     guards.check_pairs("interpolate", real, fake)
     return mix(real, fake, rng)
 

@@ -71,7 +71,9 @@ class Settings:
     learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
     decay: str = option("constant", "of the learning rate over the run", DECAYS)
     betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
-    average: float = option(0.9995, "generator's weights kept in their running average; 0: none", Number(float, 0, 1))
+    average: float = option(
+        0.9995, "share that the running average of the generator's weights keeps; 0: none", Number(float, 0, 1)
+    )
 
     game: str = option("wgan", "the two losses", GAMES)
     penalty: str = option("two-sided", "on the critic's slopes", FORMS)
@@ -93,8 +95,13 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value, allowed = getattr(self, setting.name), setting.metadata["allowed"]
-            values = value if isinstance(setting.default, tuple) and isinstance(value, tuple) else (value,)
-            if not all(map(allowed.allows, values)) or (setting.name == "betas" and len(values) != 2):
+            several = isinstance(setting.default, tuple)
+            values = value if isinstance(value, tuple) else (value,)
+            if (
+                several != isinstance(value, tuple)
+                or not all(map(allowed.allows, values))
+                or (setting.name == "betas" and len(values) != 2)
+            ):
                 raise ValueError(f"{setting.name.rstrip('_')}: expected {allowed}, got {value!r}")
         check_slope(self.slope, self.where)
 

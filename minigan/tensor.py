@@ -23,7 +23,7 @@ class Tensor:
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands have smaller numbers than the Tensor.
     ``unrecorded`` is the birth of the newest gradient without a record (made without ``create_graph``) that the Tensor
-    is, or was made of, or 0. A pickle, as ``detach``, makes a constant: it does not keep this mark; a copy does.
+    is, or was made of, or 0. ``detach`` and a pickle drop this mark; a copy keeps it.
 
     ``data`` is the array for all others to read, and may be assigned to. On the CPU it cannot be written to; on a GPU
     it could, but nothing would notice. (Code that writes to ``array`` says so: ``guards.note_write``.)
@@ -73,7 +73,7 @@ class Tensor:
     @data.setter
     def data(self, data: Array) -> None:
         array = backend.to_array(data)
-        self.array = array.copy() if backend.is_read_only(array) else array  # as x.data = y.data
+        self.array = array.copy() if backend.is_read_only(array) else array  # read-only is another Tensor's data
         guards.assigned(self)
 
     def operands(self) -> list[tuple["Tensor", Operator]]:
@@ -132,7 +132,7 @@ class Tensor:
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use: a constant, or a leaf.
 
-    A float array keeps its dtype; anything else becomes float32. Raises TypeError for complex numbers, for half
+    What has a float dtype keeps it; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
     return Tensor(guards.as_floats(backend.unwrap(data)), requires_grad)
@@ -198,7 +198,7 @@ def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callab
 
         @guards.with_signature_of(forward, n)  # the arguments come in their places, with defaults
         def op(*args: Any) -> Tensor:
-            args = (*args[:n], *guards.settings(op.__name__, args[n:])) if args[n:] else args
+            args = (*args[:n], *guards.plain_settings(op.__name__, args[n:])) if args[n:] else args
             try:
                 arrays = [x.array if isinstance(x, Tensor) else guards.plain(x) for x in args[:n]]
                 out = Tensor(backend.to_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars

@@ -31,7 +31,6 @@ class WGANGP:
     def __init__(self, settings: Settings, sample_real: Callable[[int, Any], Array] | None, dim: int) -> None:
         self.settings, self.batch_size = settings, settings.batch_size
         self.sample_real: Any = sample_real
-        self.metrics = l1_and_mean_slope
         self.game, self.penalty = GAMES[settings.game], FORMS[settings.penalty]
         self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
         _, self.constrain = CONSTRAINTS[settings.constraint]
@@ -61,6 +60,7 @@ class WGANGP:
             self.critic_adam.lr = self.generator_adam.lr = lr
         # At first the average is over the last eighth of the iterations, so that the initial weights are forgotten.
         self.ema_step.array.fill(1 - min(s.average, (1 + self.done) / (9 + self.done)))
+        note_write(self.ema_step)
         self.done += 1
 
     def device_steps(self) -> Array:
@@ -70,7 +70,7 @@ class WGANGP:
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
         for i in range(times):
             seen = self.critic_step(part(reals, i * n, (i + 1) * n), part(fakes, i * n, (i + 1) * n))
-        metrics = self.metrics(*seen)
+        metrics = l1_and_mean_slope(*seen)
         self.generator_step()
         if self.settings.average:
             for a, p in zip(self.ema.parameters(), self.generator.parameters()):
@@ -105,14 +105,14 @@ class WGANGP:
     def state(self) -> dict[str, Tensor]:
         """The Tensors whose arrays ``device_steps`` reads and changes, by name."""
         tensors = {"ema.step": self.ema_step}
-        networks = {"critic": self.critic, "generator": self.generator}
+        nets = {"critic": self.critic, "generator": self.generator}
         if self.settings.average:
-            networks["ema"] = self.ema
-        for name, network in networks.items():
+            nets["ema"] = self.ema
+        for name, network in nets.items():
             tensors |= {f"{name}.{parameter}": p for parameter, p in network.named_parameters().items()}
         for name, adam in (("critic", self.critic_adam), ("generator", self.generator_adam)):
-            tensors |= {f"{name}.m.{parameter}": m for parameter, m in zip(networks[name].named_parameters(), adam.m)}
-            tensors |= {f"{name}.v.{parameter}": v for parameter, v in zip(networks[name].named_parameters(), adam.v)}
+            for moment, held in (("m", adam.m), ("v", adam.v)):
+                tensors |= {f"{name}.{moment}.{p}": x for p, x in zip(nets[name].named_parameters(), held)}
             tensors |= {f"{name}.t": adam.t, f"{name}.lr": adam.rate}
         if self.settings.constraint == "spectral":
             for i, layer in enumerate(self.critic.layers, 1):
@@ -167,4 +167,4 @@ def networks(settings: Settings, dim: int, rng: numpy.random.Generator) -> tuple
 
 
 class DivergenceError(ArithmeticError):
-    """A metric or a parameter is NaN or infinite; the message says which."""
+    """A metric or a parameter is NaN or infinite; the message says what."""

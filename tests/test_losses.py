@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan.losses import GAMES, distance, leaky_critic_loss, softmax_cross_entropy
+from minigan.judge.classifier import softmax_cross_entropy
+from minigan.losses import GAMES, distance, leaky_critic_loss
 
 RNG = np.random.default_rng(0)
 REAL, FAKE = RNG.normal(size=(2, 5, 3))

@@ -177,7 +177,12 @@ def test_adam_refuses_what_it_would_move_wrongly():
         *(([], [], {"eps": x}, number.format("eps", "inf", x)) for x in (-1, None)),
         *(([p], [], {"lr": x}, number.format("lr", "inf", repr(x))) for x in (None, -1, np.nan, [1], np.array(0.1))),
         *(([p], g, {}, "ValueError: Adam: got gradients of shapes [") for g in ([], [None], [q[:1]], [q * 1, q * 1])),
-        ([p, q], [q * 1, None], {}, "ValueError: Adam: got gradients of shapes [(2,), None]; expected [(2,), (2,)]"),
+        (
+            [p, q],
+            [q * 1, None],
+            {},
+            "ValueError: Adam: got gradients of shapes [(2,), 'NoneType']; expected [(2,), (2,)]",
+        ),
         ([p, q], [p * 1, p], {}, f"{gradient} 1 shares its array with a parameter"),
         ([square], mg.grad(square.T, square, grad_outputs=square), {}, f"{gradient} 0 shares"),
         ([one], [mg.Tensor(np.frombuffer(buffer))], {}, f"{gradient} 0 shares"),

@@ -16,7 +16,7 @@ import pytest
 from minigan import guards, nn, training
 from minigan.choices import Choices
 from minigan.data import sampler
-from minigan.fast import workers
+from minigan.fast import Replayed, workers
 from minigan.losses import GAMES
 from minigan.run import load
 from minigan.settings import Settings
@@ -34,19 +34,20 @@ VARIANTS = [{name: names[i % len(names)] for name, names in CHOICES.items()} for
 
 def trained(settings, number, iterations=4, replay=True):
     """Figures and state after some iterations, of workers that are threads here, which is faster to begin."""
-    models = [WGANGP(settings, sampler(IMAGES), 12) for _ in range(number)]
-    shared = workers.shared_by(number, models[0], multiprocessing.get_context("spawn"))
+    model = WGANGP(settings, sampler(IMAGES), 12)
+    shared = workers.shared_by(number, model, multiprocessing.get_context("spawn"))
     futures, deadline = [], time.monotonic() + 60
 
     def look():
         if time.monotonic() > deadline or any(future.done() and future.exception() for future in futures):
             raise RuntimeError("another worker has ended, or waits for this one")
 
-    joined = [workers.join(model, shared, rank, look, replay) for rank, model in enumerate(models)]
+    models = [workers.Worker(settings, sampler(IMAGES), 12, shared, rank, look) for rank in range(number)]
+    trained = [Replayed(model) if replay else model for model in models]
     with ThreadPoolExecutor(number) as pool, pytest.MonkeyPatch.context() as patch:
         for module in (guards, nn, training):  # threads have one list of writes, processes one each
             patch.setattr(module, "note_write", lambda *_: None)
-        for model in joined:
+        for model in trained:
             futures.append(pool.submit(lambda model=model: [model.iteration().copy() for _ in range(iterations)]))
         metrics = [future.result() for future in futures]
     states = [{name: x.data.copy() for name, x in model.state().items()} for model in models]

@@ -14,7 +14,7 @@ from ..fast import Replayed
 from ..fast.threads import threads_for, use_threads
 from ..settings import Settings
 from ..tensor import no_grad
-from ..training import WGANGP
+from ..training import WGANGP, l1_and_mean_slope
 from .toys import Target
 
 FEWEST = 20  # iterations, however small the scale
@@ -99,7 +99,7 @@ def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
     """L1 at each step of a critic that is trained against a fixed generator."""
     model = WGANGP(settings, draw, 1)
     n = settings.batch_size
-    l1 = [model.metrics(*model.critic_step(draw(n, model.rng), model.generate(n)))[0] for _ in range(steps)]
+    l1 = [l1_and_mean_slope(*model.critic_step(draw(n, model.rng), model.generate(n)))[0] for _ in range(steps)]
     return backend.to_numpy(backend.xp.stack(l1))
 
 

@@ -73,7 +73,7 @@ class Replayed:
     def __init__(self, model: Any, graph: bool = False) -> None:
         if graph:
             backend.cutensor_matmul()  # raises its error at once
-        self.model, self._kind, self._put_back = model, Graph if graph else Program, put_back
+        self.model, self._kind = model, Graph if graph else Program
         self._begin()
 
     def _begin(self) -> None:
@@ -102,7 +102,7 @@ class Replayed:
             self.stage = self._prove
         except (Unrecordable, SyntaxError) as error:  # SyntaxError: an argument of a kernel has no literal
             self._refuse(str(error))
-        self._put_back(self.model, before)
+        put_back(self.model, before)
         return self.model.device_steps()
 
     def _prove(self) -> Array:
@@ -113,7 +113,7 @@ class Replayed:
             got = {"what it returns": self.record.replay().copy(), **saved(model)}
         except Exception as error:  # a wrong record may raise anything
             why = f"a replayed one ends in {type(error).__name__} ({error})"
-        self._put_back(model, before)
+        put_back(model, before)
         returned = model.device_steps()
         for name, x in {"what it returns": returned, **saved(model)}.items():
             if not why and not _same(x, got[name]):

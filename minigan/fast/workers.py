@@ -6,13 +6,12 @@ Worker 0 of 2, for batches of 64 rows and n parameters:
     parameters[: n // 2] -= step(mean(gradients)[: n // 2])  # worker 1 takes [n // 2 :]; then both wait
 
 So processes wait for each other twice in each Adam step, twelve times in an iteration of the article's program; threads
-of a matrix product would wait in every product. Every worker is a whole model, of which three things are replaced:
+of a matrix product would wait in every product. A ``Worker`` is a model like any other, but for what it is made of:
 
 - its random generator draws for all workers, and returns this worker's rows of each batch, so that the batches are the
   same for any number of workers;
 - its parameters and moments lie in memory that all workers share, one flat array each;
-- its Adam step hands out the worker's gradients, waits for those of the others, and updates a piece of the flat arrays
-  by the mean of all.
+- its Adam applies an update by the mean gradient of all workers, each to a piece of the flat arrays.
 """
 
 import multiprocessing
@@ -28,12 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from .. import backend, guards
+from .. import backend
 from ..backend import Array, kernel
 from ..data import sampler
+from ..optim import Adam
 from ..settings import Settings
 from ..training import WGANGP
-from .replay import Replayed, put_back, saved
+from .replay import Replayed, saved
 from .threads import use_threads
 
 ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # ask to end
@@ -57,15 +57,34 @@ class Shared(NamedTuple):
 
 
 def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
+    """Memory for so many workers, which from now on holds the model's parameters and moments."""
     sizes = {name: sum(p.array.size for p in adam.parameters) for name, adam in _adams(model).items()}
     networks = {name: [context.RawArray("f", n) for _ in range(3 + number)] for name, n in sizes.items()}
+    for name, adam in _adams(model).items():
+        lay_out(adam, networks[name], write=True)
     semaphores = [context.Semaphore(0) for _ in range(number)]
     metrics, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
     return Shared(semaphores, networks, metrics, running, message)
 
 
-def _adams(model: WGANGP) -> dict[str, Any]:
+def _adams(model: WGANGP) -> dict[str, Adam]:
     return {"critic": model.critic_adam, "generator": model.generator_adam}
+
+
+def lay_out(adam: Adam, memory: list[Any], write: bool = False) -> list[Array]:
+    """Make parameters and moments pieces of shared memory, one flat array each; with ``write`` of their values there.
+
+    Returns the flat arrays: parameters, first and second moments, and each worker's gradients.
+    """
+    flat = [numpy.frombuffer(x, "float32") for x in memory]
+    for tensors, whole in zip((adam.parameters, adam.m, adam.v), flat):
+        at = 0
+        for x in tensors:
+            piece = whole[at : at + x.array.size].reshape(x.shape)
+            if write:
+                piece[...] = x.array
+            x.data, at = piece, at + x.array.size
+    return flat
 
 
 class Rows:
@@ -98,95 +117,77 @@ class Rows:
         return numpy.ascontiguousarray(drawn[:, self.rank]).reshape(rows, *others)
 
 
-def join(
-    model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None], replay: bool = True
-) -> WGANGP | Replayed:
-    """Make ``model`` one of the workers; ``check_alive`` raises, or ends the process, if another worker has ended.
+class Worker(WGANGP):
+    """One of the workers: the same model as that of all others, on its rows of every batch.
 
-    Returns what has its iterations: a model that replays, or the model itself.
+    ``check_alive`` raises, or ends the process, if another worker has ended.
     """
-    number = len(shared.semaphores)
-    metrics = numpy.frombuffer(shared.metrics).reshape(number, 3)
 
-    def meet() -> None:
-        for other in range(number):
-            if other != rank:
-                shared.semaphores[other].release()
-        for _ in range(number - 1):
-            wait(shared.semaphores[rank], check_alive)
+    def __init__(
+        self, settings: Settings, sample_real: Any, dim: int, shared: Shared, rank: int, check_alive: Callable[[], None]
+    ) -> None:
+        super().__init__(settings, sample_real, dim)
+        self.semaphores, self.rank, self.check_alive = shared.semaphores, rank, check_alive
+        number = len(shared.semaphores)
+        self.batch_size //= number
+        self.rng = Rows(self.rng, rank, number, self.batch_size)
+        self.mean = mean_metrics(numpy.frombuffer(shared.metrics).reshape(number, 3), rank, self.meet, self.rng)
+        for name, adam in _adams(self).items():
+            adam.apply = update_together(*lay_out(adam, shared.networks[name]), rank=rank, meet=self.meet)
 
-    model.batch_size //= number
-    model.rng = Rows(model.rng, rank, number, model.batch_size)
-    for name, adam in _adams(model).items():
-        p, m, v, *gradients = (numpy.frombuffer(x, "float32") for x in shared.networks[name])
-        for tensors, flat in ((adam.parameters, p), (adam.m, m), (adam.v, v)):
-            lay_out(tensors, flat, write=rank == 0)
-        adam.step = together(adam, p, m, v, gradients, rank, meet)
+    def meet(self) -> None:
+        """Wait for all workers."""
+        for other, semaphore in enumerate(self.semaphores):
+            if other != self.rank:
+                semaphore.release()
+        for _ in self.semaphores[1:]:
+            wait(self.semaphores[self.rank], self.check_alive)
 
-    metrics_of, steps = model.metrics, model.device_steps
+    def device_steps(self) -> Array:
+        return self.mean(super().device_steps())
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        self.meet()  # nobody writes before all have saved theirs
+        super().restore(arrays)
+        self.meet()
+
+
+def mean_metrics(metrics: Array, rank: int, meet: Callable[[], None], rng: Rows) -> Callable[[Array], Array]:
+    """A kernel that writes a worker's metrics into its row of those of all, and returns their mean."""
 
     @kernel
-    def note(*seen: Array) -> None:  # read after the generator's step, in which all workers meet
-        metrics[rank] = *metrics_of(*seen), model.rng.bit_generator.state["state"]["state"] % 2**50
-
-    @kernel
-    def mean_metrics() -> Array:
+    def mean(own: Array) -> Array:
+        metrics[rank] = *own, rng.bit_generator.state["state"]["state"] % 2**50
+        meet()
         l1, slope, draws = metrics.T
         if (draws != draws[0]).any():
             raise WorkersLost("two workers have drawn other random numbers: they no longer train on the same batches")
         return numpy.array((l1.mean(), slope.mean()), "float32")
 
-    def all_steps() -> Array:
-        steps()
-        return mean_metrics()
-
-    def put_back_together(model: WGANGP, before: dict[str, Any]) -> None:
-        meet()  # nobody writes before all have saved theirs
-        put_back(model, before)
-        meet()
-
-    vars(model).update(metrics=note, device_steps=all_steps)
-    if not replay:
-        return model
-    replayed = Replayed(model)
-    replayed._put_back = put_back_together
-    return replayed
+    return mean
 
 
-def lay_out(tensors: list[Any], flat: Array, write: bool) -> None:
-    """Make the Tensors' arrays consecutive pieces of ``flat``; with ``write`` copy their values there first."""
-    at = 0
-    for x in tensors:
-        piece = flat[at : at + x.array.size].reshape(x.shape)
-        if write:
-            piece[...] = x.array
-        x.data, at = piece, at + x.array.size
-
-
-def together(
-    adam: Any, p: Array, m: Array, v: Array, gradients: list[Array], rank: int, meet: Callable[[], None]
-) -> Callable[[list[Any]], None]:
-    """An ``Adam.step`` by the mean gradient of all workers, in which each updates its share of the parameters."""
+def update_together(
+    p: Array, m: Array, v: Array, *gradients: Array, rank: int, meet: Callable[[], None]
+) -> Callable[..., None]:
+    """A kernel that applies an update of Adam by the mean gradient of all workers, to this worker's share of ``p``."""
     ends = [len(p) * i // len(gradients) for i in (rank, rank + 1)]
     share, total = slice(*ends), numpy.empty(ends[1] - ends[0], "float32")
 
     @kernel
-    def step_together(gs: list[Array], t: Array, rate: Array) -> None:
+    def update(
+        gs: list[Array], ps: Any, ms: Any, vs: Any, t: Array, rate: Array, betas: tuple[float, float], eps: float
+    ) -> None:
         numpy.concatenate([g.ravel() for g in gs], out=gradients[rank])
         meet()
         numpy.add(gradients[0][share], gradients[1][share], out=total)
         for other in gradients[2:]:
             numpy.add(total, other[share], out=total)
         numpy.multiply(total, 1 / len(gradients), out=total)
-        backend.adam_step([total], [p[share]], [m[share]], [v[share]], t, rate, adam.betas, adam.eps)
+        backend.adam_step([total], [p[share]], [m[share]], [v[share]], t, rate, betas, eps)
         meet()
 
-    def step(grads: list[Any]) -> None:
-        grads = guards.checked_gradients(grads, adam.parameters, [*adam.m, *adam.v])
-        step_together([g.array for g in grads], adam.t.array, adam.rate.array)
-        guards.note_write(*adam.parameters, *adam.m, *adam.v, adam.t)
-
-    return step
+    return update
 
 
 def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
@@ -238,13 +239,18 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
                 why = shared.message.value.decode(errors="replace") or f"with status {process.exitcode}"
                 raise WorkersLost(f"a worker has ended, {why}")
 
-    before = {owner: dict(vars(owner)) for owner in (model, *_adams(model).values())}
-    joined = join(model, shared, 0, check_alive, replay)
+    first = Worker(model.settings, model.sample_real, images[0].size, shared, 0, check_alive)
+    first.rng.rng, first.done = model.rng, model.done
+    for name, x in first.state().items():
+        x.data = model.state()[name].array  # so that whoever looks at the model sees it trained
+    trained = Replayed(first) if replay else first
 
     def iteration() -> Array:
         for semaphore in shared.semaphores[1:]:
             semaphore.release()
-        return joined.iteration()
+        metrics = trained.iteration()
+        model.done = first.done
+        return metrics
 
     try:
         with undisturbed(), alone():
@@ -261,14 +267,8 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
             if process.pid:
                 process.join(1)
                 process.kill()
-        for owner, held in before.items():
-            for name in vars(owner).keys() - held.keys():
-                delattr(owner, name)
-        for name in ("rng", "batch_size", "metrics"):
-            setattr(model, name, before[model][name])
-        for adam in _adams(model).values():
-            for x in (*adam.parameters, *adam.m, *adam.v):
-                x.data = x.array.copy()
+        for x in model.state().values():
+            x.data = x.array.copy()  # its own again
 
 
 @contextmanager
@@ -310,18 +310,19 @@ def work(
         signal.signal(number, signal.SIG_IGN)  # the first process handles it, and ends the others
     warnings.simplefilter("ignore")  # the first process gives the same warnings
     use_threads(threads)
-    images = numpy.frombuffer(pixels, "uint8").reshape(shape)
-    model = WGANGP(settings, sampler(images), images[0].size)
-    put_back(model, pickle.loads(state))
-    model.done = done
-
     parent: Any = multiprocessing.parent_process()
 
     def check_alive() -> None:
         if not (parent.is_alive() and shared.running.value):
             os._exit(1)
 
-    joined = join(model, shared, rank, check_alive, replay)
+    images = numpy.frombuffer(pixels, "uint8").reshape(shape)
+    model = Worker(settings, sampler(images), images[0].size, shared, rank, check_alive)
+    before = pickle.loads(state)
+    WGANGP.restore(model, before)
+    backend.set_rng_state(model.rng, before["the draws"])
+    model.done = done
+    trained = Replayed(model) if replay else model
     shared.semaphores[0].release()
     try:
         with numpy.errstate(over="ignore", invalid="ignore"):
@@ -329,7 +330,7 @@ def work(
                 wait(shared.semaphores[rank], check_alive)
                 if not shared.running.value:
                     return
-                joined.iteration()
+                trained.iteration()
     except Exception as error:
         shared.message.value = f"with {type(error).__name__}: {error}".encode()[:299]
         os._exit(1)

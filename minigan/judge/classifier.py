@@ -8,12 +8,11 @@ from tqdm import tqdm
 
 from .. import backend, ops
 from ..autodiff import grad
-from ..data import DataError, in_unit_range, reading
-from ..losses import softmax_cross_entropy
+from ..data import DataError, reading
 from ..nn import MLP
 from ..optim import Adam
 from ..run.files import in_memory, write
-from ..run.images import read_arrays
+from ..run.images import in_unit_range, read_arrays
 from ..tensor import Tensor, no_grad
 
 FILE = "classifier.npz"
@@ -79,6 +78,19 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) ->
 
 def _rows(images: numpy.ndarray) -> backend.Array:
     return backend.on_device(in_unit_range(images).reshape(len(images), -1))
+
+
+def softmax_cross_entropy(x: Tensor, labels: backend.Array) -> Tensor:
+    """The mean of -log softmax(x)[label] over rows of logits ``x`` (n, k), for integer ``labels`` (n,): shape ().
+
+    Raises ValueError for labels of other shapes or types, or outside of 0 ... k - 1 (on the GPU this check waits).
+    """
+    if getattr(labels, "shape", None) != x.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"softmax_cross_entropy: expected an array of {len(x)} whole numbers, a label for each row")
+    if not 0 <= labels.min() <= labels.max() < x.shape[1]:
+        raise ValueError(f"softmax_cross_entropy: expected labels from 0 to {x.shape[1] - 1}, got others among them")
+    x = x - x.array.max(axis=1, keepdims=True)  # a part common to a row's logits costs digits, and cancels out
+    return ops.mean(ops.logsumexp(x, 1) - x[backend.xp.arange(len(labels)), labels])
 
 
 def save(path: Path, classifier: MLP) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy
 
 from .. import backend
-from ..data import DataError, in_unit_range
+from ..data import DataError
 from ..nn import MLP
-from ..run.images import load_images, nearby
+from ..run.images import in_unit_range, load_images, nearby
 from ..run.run import METRICS
 from ..tensor import no_grad
 from ..training import DivergenceError

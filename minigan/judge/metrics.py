@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy
 
-from ..data import in_unit_range
+from ..run.images import in_unit_range
 
 
 def frechet(x: numpy.ndarray, y: numpy.ndarray) -> float:

@@ -250,3 +250,9 @@ def _readable(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def in_unit_range(x: numpy.ndarray) -> numpy.ndarray:
+    """Images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    y = x.astype("float32", copy=False)
+    return y / numpy.float32(255) if x.dtype == numpy.uint8 else y

@@ -18,12 +18,12 @@ import numpy
 
 from .. import backend
 from ..backend import Array
-from ..data import DataError, in_unit_range, reading, sampler
+from ..data import DataError, reading, sampler
 from ..settings import COUNT, NOISES, Number, Settings
 from ..training import WGANGP, DivergenceError, outputs
 from . import pictures
 from .files import in_memory, write, write_json
-from .images import SIZES, read_arrays
+from .images import SIZES, in_unit_range, read_arrays
 
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 5
