@@ -71,9 +71,7 @@ class Settings:
     learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
     decay: str = option("constant", "of the learning rate over the run", DECAYS)
     betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
-    average: float = option(
-        0.9995, "share that the running average of the generator's weights keeps; 0: none", Number(float, 0, 1)
-    )
+    average: float = option(0.9995, "share that the generator's running average keeps; 0: none", Number(float, 0, 1))
 
     game: str = option("wgan", "the two losses", GAMES)
     penalty: str = option("two-sided", "on the critic's slopes", FORMS)
