@@ -1,6 +1,7 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
+import os
 import sys
 import warnings
 import zlib
@@ -165,7 +166,9 @@ def refuse_another_run(args: argparse.Namespace) -> None:
         raise InputError(
             f"--out {args.out} already holds a run: --resume goes on with it; or name another folder, or remove it"
         )
-    if theirs := [name for name in LEFT if (args.out / name).exists() and not (args.out / FILE).exists()]:
+    theirs = [name for name in LEFT if os.path.lexists(args.out / name)]
+    theirs += [f"samples/{path.name}" for path in (args.out / "samples").glob("[!.]*") if path.stem != "0000000"]
+    if theirs and not (args.out / FILE).exists():
         raise InputError(f"--out {args.out} holds {theirs[0]} and no run: it would be replaced; name another folder")
 
 

@@ -84,7 +84,7 @@ def unwrap(x: Any) -> Any:
 
 def to_array(x: Any) -> Array:
     """``x`` as an array: for an array without axes NumPy may return a scalar."""
-    return x if isinstance(x, xp.ndarray) else xp.asarray(x)
+    return x if type(x) is xp.ndarray else xp.asarray(x)
 
 
 def read_only(x: Array) -> Array:

@@ -79,7 +79,7 @@ def plain(x: Any) -> Any:
     """
     if type(x) in (int, float):
         return x
-    if isinstance(x, (numpy.matrix, numpy.ma.MaskedArray)):
+    if isinstance(x, (numpy.matrix, numpy.ma.MaskedArray, list, tuple)):
         raise TypeError(f"a {type(x).__name__} is no plain array")
     if isinstance(x, numpy.generic):
         return x.item()
@@ -88,9 +88,11 @@ def plain(x: Any) -> Any:
 
 def plain_settings(name: str, given: tuple) -> list[Any]:
     """The arguments behind the operands, plain. Raises TypeError for a Tensor to which a gradient should flow."""
-    if any(is_tensor(x) and x.requires_grad for x in given):
+    nested = [y for x in given for y in (x if isinstance(x, (list, tuple)) else (x,))]
+    if any(is_tensor(y) and (y.requires_grad or y.unrecorded) for y in nested):
         raise TypeError(f"{name}: a Tensor that requires a gradient is given where there is no vjp for it")
-    return [x.item() if isinstance(x, numpy.ndarray) and x.ndim == 0 else plain(x) for x in given]
+    given = tuple(x.item() if isinstance(x, numpy.ndarray) and x.ndim == 0 else x for x in given)
+    return [x if isinstance(x, (list, tuple)) else plain(x) for x in given]
 
 
 def misuse(op: Any, args: Sequence[Any], error: Exception) -> Exception:
@@ -98,14 +100,16 @@ def misuse(op: Any, args: Sequence[Any], error: Exception) -> Exception:
     usual = [(is_tensor(x) and i < len(op.vjps)) or type(x) is backend.xp.ndarray for i, x in enumerate(args)]
     kinds = ["" if known or not hasattr(x, "shape") else f"{type(x).__name__} " for x, known in zip(args, usual)]
     got = ", ".join(f"{kind}{getattr(x, 'shape', x)}" for x, kind in zip(args, kinds))
-    expected = f"; expected {op.__doc__.strip().partition(chr(10))[0]}" if op.__doc__ else f": {error}"
+    expected = f"; expected {op.__doc__.strip().partition(chr(10))[0]}" if op.__doc__ else ""
     raised_as = next(raised for kind, raised in MISUSED.items() if isinstance(error, kind))
-    return raised_as(f"{op.__name__}: got {got}{expected}")
+    return raised_as(f"{op.__name__}: got {got}{expected} ({str(error).partition(chr(10))[0]})")
 
 
 def check_dtypes(name: str, operands: Sequence[Any], out: Any) -> None:
     """Raises TypeError for operands of another dtype than the result, half precision, and integers alone."""
     dtype, constant = out.array.dtype, True
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{name}: its function returned {dtype}, and no real numbers")
     for x in operands:
         if isinstance(x, type(out)):
             constant = False
@@ -138,6 +142,12 @@ def as_floats(data: Any) -> Array:
             _refuse_half_precision("tensor")
         dtype = array.dtype.newbyteorder("=")
     return array.astype(dtype, copy=False)
+
+
+def checked_floats(array: Array) -> Array:
+    if array.dtype.char not in "fd":
+        raise TypeError(f"data: expected floats, float32 or float64, got {array.dtype}")
+    return array
 
 
 def _refuse_half_precision(name: str) -> NoReturn:
@@ -199,8 +209,9 @@ def check_unchanged(node: Any) -> None:
             )
 
 
-# by the owning array's id: the array, its first and last address, and the time of its last write; the newest is last
-_written: dict[int, tuple[ref, tuple[int, int], int]] = {}
+# the array that owns the memory, its first and last address, and the time of its last write: by the array's id, or,
+# where it is gone but the memory was never its own, by the addresses
+_written: dict[Any, tuple[ref, tuple[int, int], int]] = {}
 _latest = 0  # the time of the last write to any array
 
 
@@ -222,21 +233,24 @@ def note_write(*tensors: Any) -> None:
     global _latest
     for x in tensors:
         owner, _latest = _owner(x.array), x.clock()
-        at = id(owner)
-        new = ref(owner, lambda _, at=at: _written.pop(at)), backend.span(owner), 0  # type: ignore[misc]
-        kept, span, _ = _written.pop(at, new)  # to its end
-        _written[at] = kept, span, _latest
+        at, own = id(owner), owner.flags.owndata
+        if at not in _written:
+            _written[at] = ref(owner, lambda _, at=at, own=own: _forget(at, own)), backend.span(owner), 0  # type: ignore[misc]
+        _written[at] = *_written[at][:2], _latest
+
+
+def _forget(at: int, own: bool) -> None:
+    entry = _written.pop(at)
+    if not own:
+        _written[entry[1]] = entry
 
 
 def _written_since(birth: int, x: Any) -> bool:
-    if isinstance(x, backend.xp.ndarray):
-        low, high = backend.span(_owner(x))
-        for _, (start, stop), time in reversed([*_written.values()]):
-            if time <= birth:
-                break
-            if start < high and low < stop:
-                return True
-    return False
+    if not isinstance(x, backend.xp.ndarray):
+        return False
+    low, high = backend.span(_owner(x))
+    writes = [*_written.values()]
+    return any(time > birth and start < high and low < stop for _, (start, stop), time in writes)
 
 
 def _owner(array: Array) -> Array:
@@ -346,7 +360,9 @@ def checked_gradients(gradients: Any, parameters: Sequence[Any], moments: Sequen
     expected = [p.shape for p in parameters]
     if got != expected:
         raise ValueError(f"Adam: got gradients of shapes {got}; expected {expected}")
-    for i, g in enumerate(gradients):
+    for i, (g, p) in enumerate(zip(gradients, parameters)):
+        if g.dtype != p.dtype:
+            raise TypeError(f"Adam: gradient {i} is {g.dtype}, and its parameter {p.dtype}")
         if _share(g, [*parameters, *moments]):
             raise ValueError(f"Adam: gradient {i} shares its array with a parameter; expected a copy of it")
     return gradients

@@ -176,6 +176,7 @@ def test_memory_that_two_arrays_share(twice):
     w, v = (mg.Tensor(a if a is not array else np.from_dlpack(array), True) for a in arrays)
     made = (v * v).sum(), (v * 2).sum()
     mg.optim.Adam([w]).step([mg.tensor(np.ones(3))])
+    del w, arrays  # nor is it forgotten with the one that was written to
     for y in made:
         with pytest.raises(ValueError, match=CHANGED):
             mg.grad(y, v)
@@ -253,6 +254,18 @@ MISUSES = [
     (lambda: mg.grad(X.sum(), X.data), TypeError, "expected Tensors as outputs and inputs, got ndarray"),
     (lambda: mg.tensor([1j]), TypeError, "expected real numbers, got .*complex"),
     (lambda: mg.tensor(np.ma.array([1.0], mask=[1])), TypeError, "a MaskedArray is no plain array"),
+    (
+        lambda: mg.Tensor(np.ones((1, 1)).view(np.matrix)),
+        TypeError,
+        "expected an array of the device in use, got matrix",
+    ),
+    (
+        lambda: mg.grad(X * 2, X, np.ma.array([1.0] * 3)),
+        TypeError,
+        "expected an array of the device in use, got Masked",
+    ),
+    (lambda: setattr(X, "data", np.arange(3)), TypeError, "data: expected floats, float32 or float64, got int64"),
+    (lambda: setattr(X, "data", np.ma.array([1.0])), TypeError, "a MaskedArray is no plain array"),
     (lambda: X * np.ma.array([1.0] * 3), TypeError, r"mul: got \(3,\), MaskedArray \(3,\); expected"),
     (lambda: mg.Tensor([1.0]) * 2, TypeError, r"expected an array of the device in use, got list; mg\.tensor\(x\)"),
     (lambda: mg.grad(gradient(X.sum(), X, create_graph=True), X), ValueError, "no graph.* or it is a constant, as the"),

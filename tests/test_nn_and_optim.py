@@ -184,6 +184,8 @@ def test_adam_refuses_what_it_would_move_wrongly():
             "ValueError: Adam: got gradients of shapes [(2,), 'NoneType']; expected [(2,), (2,)]",
         ),
         ([p, q], [p * 1, p], {}, f"{gradient} 1 shares its array with a parameter"),
+        ([q], [mg.tensor(np.float32(q.data))], {}, "TypeError: Adam: gradient 0 is float32, and its parameter float64"),
+        ([q], [np.zeros(2)], {}, "ValueError: Adam: got gradients of shapes ['ndarray']"),
         ([square], mg.grad(square.T, square, grad_outputs=square), {}, f"{gradient} 0 shares"),
         ([one], [mg.Tensor(np.frombuffer(buffer))], {}, f"{gradient} 0 shares"),
     ):

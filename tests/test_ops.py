@@ -151,6 +151,18 @@ ERRORS = [
     ),
     (lambda: SMALL[mg.tensor([0, 1])], TypeError, r"getitem: got \(2, 3\), Tensor \(2,\); expected"),
     (lambda: SMALL * np.ones((1, 3)).view(np.matrix), TypeError, r"mul: got \(2, 3\), matrix \(1, 3\); expected x"),
+    (
+        lambda: ops.concatenate([[0.0], SMALL]),
+        TypeError,
+        r"concatenate_pair: got \[0.0\], \(2, 3\), 0; .*a list is no plain",
+    ),
+    (lambda: SMALL[7], IndexError, r"getitem: .*out of bounds"),
+    (lambda: mg.primitive(None)(lambda x: None)(SMALL), TypeError, "its function returned object, and no real numbers"),
+    (
+        lambda: scaled(SMALL, [FREE]),
+        TypeError,
+        "a Tensor that requires a gradient is given where there is no vjp for it",
+    ),
     (lambda: mg.primitive(None)(np.exp), TypeError, r"exp: .* not as x; write lambda x: exp\(x\)"),
     (lambda: SMALL + LONG, ValueError, r"add: got \(2, 3\), \(4, 5\); expected .*broadcast"),
     (lambda: ops.linear(SMALL, LONG, LONG), ValueError, r"linear: got \(2, 3\), \(4, 5\), .*\(n, in\)"),
@@ -176,10 +188,18 @@ ERRORS = [
     (lambda: swept(lambda g, out, x: g.data), TypeError, "^twice: a vjp returned ndarray; expected a Tensor"),
     (lambda: swept(lambda g, out, x: g[:1]), ValueError, r"a vjp returned shape \(1,\) for an operand of shape \(2,\)"),
     (lambda: swept(lambda g, out, x: mg.tensor([1, 1])), TypeError, "returned float32 for an operand of float64"),
-    (lambda: mg.primitive(None)(lambda x: x.nothing)(SMALL), TypeError, r"got \(2, 3\): .*no attribute 'nothing'"),
+    (lambda: mg.primitive(None)(lambda x: x.nothing)(SMALL), TypeError, r"got \(2, 3\) \(.*no attribute 'nothing'\)"),
     (lambda: mg.primitive(None)(lambda *, x: x), TypeError, "takes its arguments by position or name, not as x"),
     (lambda: mg.primitive(None, None)(lambda x: x), TypeError, "has 2 vjps, and 1 parameters to be operands"),
 ]
+
+
+FREE = mg.tensor([1.0], requires_grad=True)
+
+
+@mg.primitive(lambda g, out, x, scale: g * 2)
+def scaled(x, scale):
+    return 2 * x
 
 
 def twice(x):

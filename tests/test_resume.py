@@ -122,10 +122,10 @@ def test_kill_9(images, quick, capsys):
         process.send_signal(signal.SIGSTOP)
         assert "another run is writing there" in fails(capsys, "--resume", "--iterations", load("out").done + 1)
         assert "another run is writing there" in fails(capsys, "--generate", 1)
-        for name in ("checkpoint.npz", "settings.json", "curves.csv"):
+        for name in ("checkpoint.npz", "settings.json", "curves.csv", "samples"):
             Path("out", name).rename(name)  # as before the first are written
         assert "another run is writing there" in fails(capsys, *TINY, "--data", images)
-        for name in ("checkpoint.npz", "settings.json", "curves.csv"):
+        for name in ("checkpoint.npz", "settings.json", "curves.csv", "samples"):
             Path(name).rename(Path("out", name))
         process.kill()
         process.communicate(timeout=60)  # until the worker has closed its output, too

@@ -199,6 +199,7 @@ WHOLE = "expected a whole number of at least 1 and below 1000000000, got"
         ("--data images --out file/in", "error: --out file/in: Not a directory"),
         ("--data images --out /proc/out", "error: --out /proc/out: "),
         ("--data images --out theirs", "--out theirs holds report.html and no run: it would be replaced"),
+        ("--data images --out pictures", "--out pictures holds samples/3.png and no run: it would be replaced"),
         ("--data images --out link", "error: --out link: is a link that leads nowhere"),
         ("--data images --out new --workers 3", "--workers 3: expected a divisor of the batch size, 64"),
         ("--data images", "--out out already holds a run: --resume goes on with it; or name another folder"),
@@ -221,6 +222,8 @@ def test_what_is_refused(flags, message, ran, judged, capsys, monkeypatch):
     Path("theirs").mkdir()
     Path("theirs", "report.html").write_text("kept")
     Path("link").symlink_to("nothing")
+    Path("pictures", "samples").mkdir(parents=True)
+    Path("pictures", "samples", "3.png").write_text("kept")
     before = files(".")
     assert message in fails(capsys, *flags.split())
     assert files(".") == before
@@ -309,3 +312,11 @@ def test_divergence_keeps_the_last_good_checkpoint(iteration, spoil, metrics, wh
     assert (saved.done, len(rows("out")) - 1) == (3, metrics)
     between = matplotlib.image.imread("out/interpolations.png")  # of the last good checkpoint
     assert len(np.unique(between)) > 50  # what is not finite would be black
+
+
+def test_somebodys_lock_file_stays_as_it_is(images, quick):
+    Path("out").mkdir()
+    Path("theirs").write_text("kept")
+    Path("out", ".lock").symlink_to(Path("theirs").absolute())
+    assert run(*TINY, "--data", images) == 0
+    assert Path("theirs").read_text() == "kept"

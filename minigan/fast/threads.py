@@ -1,6 +1,7 @@
 """How many threads multiply matrices, and by which kernels."""
 
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def use_threads(number: int) -> threadpool_limits:
 
 def kernels() -> str:
     """The processor type whose kernels multiply matrices: with other kernels the same run gives other bits."""
-    return "".join(sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()}))
+    known = sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()})
+    return "".join(known) or ("Accelerate" if sys.platform == "darwin" else "")  # which threadpoolctl does not see
 
 
 def slower_kernels() -> str | None:

@@ -19,6 +19,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ from ..training import WGANGP
 from .replay import Replayed, saved
 from .threads import use_threads
 
-ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # ask to end
+ENDS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]  # ask to end
 ROWS = 16  # of a batch, at least, for each worker: all of the Python code takes as long for fewer
 SPINS = 300
 PATIENCE = 1.0  # seconds between two checks that the others are alive
@@ -195,8 +198,21 @@ def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
     for _ in range(SPINS):
         if semaphore.acquire(False):
             return
-    while not semaphore.acquire(True, PATIENCE):
+    while not _acquired(semaphore):
         check_alive()
+
+
+def _acquired(semaphore: Any) -> bool:
+    """Whether the semaphore can be acquired within PATIENCE seconds."""
+    if sys.platform != "darwin":
+        try:
+            return semaphore.acquire(True, PATIENCE)
+        except InterruptedError:  # on Windows by Ctrl-C, although a handler has heard it
+            return False
+    end = time.monotonic() + PATIENCE  # macOS has no timed wait; Python's own looks every 20 ms
+    while not (acquired := semaphore.acquire(False)) and time.monotonic() < end:
+        time.sleep(1e-4)
+    return acquired
 
 
 # --- Processes ----------------------------------------------------------------------------------
@@ -231,6 +247,8 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
     numpy.frombuffer(pixels, "uint8")[:] = images.ravel()
     state = context.RawArray("B", pickle.dumps(saved(model)))
     begin = (model.settings, pixels, images.shape, replay, threads, state, model.done)
+    if sys.platform == "darwin":  # for Accelerate, which nobody can ask or tell later
+        os.environ.setdefault("VECLIB_MAXIMUM_THREADS", str(threads))
     others = [context.Process(target=work, args=(shared, rank, *begin), daemon=True) for rank in range(1, number)]
 
     def check_alive() -> None:
@@ -274,14 +292,23 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Processes started inside block the signals of a terminal or system to end: the first process handles these."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if hasattr(signal, "pthread_sigmask"):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    elif sys.platform == "win32":
+        import ctypes
+
+        ignore_ctrl_c = ctypes.windll.kernel32.SetConsoleCtrlHandler
+        ignore_ctrl_c(None, True)  # which processes inherit
+        try:
+            yield
+        finally:
+            ignore_ctrl_c(None, False)
+    else:
         yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

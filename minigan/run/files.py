@@ -5,13 +5,32 @@ import io
 import json
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
+from types import ModuleType
 from typing import Any
 
+fcntl: ModuleType | Any
+msvcrt: ModuleType | Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
+
 PART = ".minigan-part"
+PATIENCE = 1.0  # seconds that a file which another program holds open is waited for
+
+
+class Held(OSError):
+    """Another program holds the file open, as on Windows, and it cannot be replaced meanwhile."""
 
 
 @contextmanager
@@ -24,12 +43,25 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         _flush(part)
-        os.replace(part, path)
+        _replace(part, path)
         _flush(path.parent)
+    except Held:
+        raise
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _replace(part: Path, path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(part, path)
+        except PermissionError as error:
+            if time.monotonic() > end:
+                raise Held(error.errno, "another program holds it open", str(path)) from None
+            time.sleep(0.02)
 
 
 def _flush(path: Path) -> None:
@@ -37,14 +69,28 @@ def _flush(path: Path) -> None:
         return  # Windows has no folders to flush
     file = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
-        os.fsync(file)
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync does not reach the disk
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file)
     finally:
         os.close(file)
 
 
-def write(path: Path, content: bytes | str) -> None:
-    with replacing(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+def write(path: Path, content: bytes | str, or_beside: bool = False) -> None:
+    """Write a whole file. If another program holds it open it stays as it was, which a warning says.
+
+    What must not be lost is then written ``or_beside`` it, under another name, which the warning gives.
+    """
+    try:
+        with replacing(path) as part:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+    except Held as error:
+        beside = path.with_stem(f"{path.stem}-new")
+        if or_beside:
+            write(beside, content)
+        new = f"; the new one is {beside}: rename it to go on from there" if or_beside else ""
+        warnings.warn(f"{path}: {error.strerror}, and it stays as it was{new}", stacklevel=2)
 
 
 def filled(template: Path, **slots: object) -> str:
@@ -73,24 +119,29 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.is_symlink() and not folder.exists():
         raise FileNotFoundError(errno.ENOENT, "is a link that leads nowhere", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # somebody's own, or a pipe, is left as it is
+    try:
         try:
-            _lock(file.fileno())
-        except OSError:
-            raise BlockingIOError(0, "another run is writing there") from None
+            _lock(file)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise BlockingIOError(0, "another run is writing there") from None
+            warnings.warn(
+                f"{folder}: no locks there ({error.strerror}): two runs would not notice each other", stacklevel=3
+            )
         for part in (*folder.glob(f".*{PART}.*"), *folder.glob(f"samples/.*{PART}.*")):
             if part.is_file():
                 part.unlink()  # of a process that was killed
         yield
+    finally:
+        os.close(file)
 
 
 def _lock(file: int) -> None:
     """Lock a file until it is closed or the process ends. Raises OSError where another process has locked the file."""
-    if sys.platform == "win32":
-        import msvcrt
-
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt:
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise OSError(errno.ENOSYS, "the system has none")

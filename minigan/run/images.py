@@ -147,7 +147,8 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
         x = x.reshape(-1, side, side)
     colours = x.ndim == 4 and x.shape[3] == 3
     if not (colours or (x.ndim == 3 and x.shape[2] not in (3, 4))) or 0 in x.shape:
-        raise DataError(f"{source}: expected images (n, height, width), got {x.shape}")
+        one = ", which may be one picture in colours" if x.ndim == 3 and x.shape[2] in (3, 4) else ""
+        raise DataError(f"{source}: expected images (n, height, width), got {x.shape}{one}")
     if len(x) < max(x.shape[1:]):
         raise DataError(
             f"{source}: {x.shape} would be {len(x)} images of {x.shape[2]} x {x.shape[1]}; expected more of them than"

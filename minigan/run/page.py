@@ -52,12 +52,13 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
 
     drawn = pictures.grid(run.samples(run.fixed_noise), run.settings.grid)
     curves = pictures.curves(run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
-    parts = [
-        picture("Samples", "samples.png", drawn, SAMPLES),
-        picture("Over time", "progress.png", pictures.progress(run.snapshots), PROGRESS, "wide"),
-        picture("As they grew", "animation.gif", pictures.animation(run.snapshots), ANIMATION, "plain"),
-        picture("Curves", "curves.png", curves, CURVES, "wide"),
-    ]
+    parts = [picture("Samples", "samples.png", drawn, SAMPLES)]
+    if run.snapshots:
+        parts += [
+            picture("Over time", "progress.png", pictures.progress(run.snapshots), PROGRESS, "wide"),
+            picture("As they grew", "animation.gif", pictures.animation(run.snapshots), ANIMATION, "plain"),
+        ]
+    parts.append(picture("Curves", "curves.png", curves, CURVES, "wide"))
     if run.evaluations and judge:
         samples = run.new_samples(min(LOOKED_AT, len(judge.test)))
         classes = judge.of_each_class(samples, COLUMNS)

@@ -183,7 +183,7 @@ class Run:
         for name, x in arrays.items():  # the judge has looked at its own, of which some may not be had (NaN)
             if name != "evaluations" and x.dtype.kind == "f" and not numpy.isfinite(x).all():
                 raise DivergenceError(f"training diverged: {name} holds numbers that are no longer finite")
-        write(folder / FILE, in_memory(numpy.savez, **arrays))
+        write(folder / FILE, in_memory(numpy.savez, **arrays), or_beside=True)
         typed = {name.rstrip("_"): value for name, value in asdict(self.settings).items()}
         write_json(folder / "settings.json", {**typed, **self.metadata})
         self.write_curves(folder)
@@ -229,7 +229,7 @@ def load(path: Path | str) -> Run:
         settings, shape, iteration = Settings(**given), tuple(header.pop("shape")), header.pop("iteration")
         seconds, metadata = header.pop("seconds"), header
         numbers = [(n, COUNT) for n in (*shape, metadata["workers"], metadata["threads"])]
-        numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0))]
+        numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0, 1e9))]
         numbers += [(metadata["crc32"], Number(int, 0, 2**32)), (metadata["size"] or 1, SIZES)]
         texts = all(isinstance(metadata[name], str) for name in ("data", "kernels"))
         if len(shape) != 2 or not texts or not all(allowed.allows(n) for n, allowed in numbers):
@@ -247,7 +247,8 @@ def load(path: Path | str) -> Run:
             x = arrays[name]
             if len(x.shape) != len(wanted) or not all(n in (None, m) for n, m in zip(wanted, x.shape)):
                 raise DataError(f"{path}: {name} is {x.shape}; its settings say {wanted}")
-            if x.dtype != dtype or not (numpy.isfinite(x) | ((name == "evaluations") & (x != x))).all():
+            known = (abs(x) < 3.4e38) | ((name == "evaluations") & (x != x))  # as far as float32 goes
+            if x.dtype != dtype or not known.all():
                 raise ValueError(f"{name} is {x.dtype}, or holds numbers that are not finite; expected {dtype}")
 
         run.gan.restore(arrays)
