@@ -128,6 +128,9 @@ class Tensor:
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self)}, dtype={self.dtype}, requires_grad={self.requires_grad})"
 
+    def _repr_html_(self) -> str:  # of a notebook
+        return f"<p>Tensor {self.shape}, {self.dtype}</p><pre>{backend.to_numpy(self)}</pre>"
+
 
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use: a constant, or a leaf.

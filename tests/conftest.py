@@ -30,12 +30,12 @@ def in_its_own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def capsys(capsys, monkeypatch):
-    """What was printed, with the names of files as paths have them: in an ASCII locale, as bytes."""
+    """What was printed, with the names of files as tests have them: of an ASCII locale's bytes, and with slashes."""
     read = capsys.readouterr
 
     def readouterr():
         printed = read()
-        return type(printed)(*(os.fsdecode(text.encode()) for text in printed))
+        return type(printed)(*(os.fsdecode(text.encode()).replace(os.sep, "/") for text in printed))
 
     monkeypatch.setattr(capsys, "readouterr", readouterr)
     return capsys

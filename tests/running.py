@@ -15,6 +15,8 @@ import run_mnist
 from minigan.run import load
 from minigan.training import WGANGP
 
+posix = os.name == "posix"
+posix_only = pytest.mark.skipif(not posix, reason="Windows has no such signals, files or locales")
 ROOT = Path(__file__).parent.parent
 SMALL = ["--critic", "8", "--generator", "8", "--batch-size", "4"]
 TINY = ["--iterations", "6", "--sample-every", "3", *SMALL]
@@ -69,7 +71,15 @@ def started(*argv, **kind):
             yield process
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL) if posix else process.kill()
+
+
+def link(path, to):
+    """A symbolic link, or the test is skipped."""
+    with suppress(OSError):
+        path.symlink_to(to)
+    if not path.is_symlink():
+        pytest.skip("to make symbolic links is a privilege on this system")
 
 
 def until(process, happened):

@@ -425,6 +425,7 @@ def test_tensor_as_people_use_it():
     assert (x.shape, x.ndim, len(x), {x: 1}[x]) == ((2, 3), 2, 2, 1)
     assert [row.data.tolist() for row in x] == x.data.tolist()
     assert "requires_grad=True" in repr(x)
+    assert x._repr_html_().startswith("<p>Tensor (2, 3), float64</p><pre>[[")
     assert [bool(mg.tensor(data)) for data in (1.0, [0.0], 0)] == [True, False, False]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import tracemalloc
 import zipfile
 
@@ -18,7 +19,7 @@ from minigan.run import load
 from minigan.run.cli import unbroken_output
 from minigan.run.files import in_memory
 from minigan.run.images import load_images, load_labels
-from tests.running import TINY, fails, run
+from tests.running import TINY, fails, link, run
 
 X = np.random.default_rng(0).integers(0, 256, (120, 6, 5), dtype="uint8")
 Y = np.arange(120, dtype="uint8") % 3
@@ -53,7 +54,7 @@ def check(source, images, labels, split="train", size=None):
 
 
 def refused(source, message, load=load_images):
-    with pytest.raises(DataError, match=f"^{source}: {message}") as error:
+    with pytest.raises(DataError, match=f"^{re.escape(str(source))}: {message}") as error:
         load(source)
     assert "\n" not in str(error.value)
 
@@ -121,7 +122,7 @@ def test_a_missing_file_or_folder_is_named(tmp_path):
         (tmp_path / name).mkdir()
     for name in ("a.csv", "train-images-idx3-ubyte", "held/b.csv", "held/d", "held/e"):
         (tmp_path / name).touch()
-    (tmp_path / "link").symlink_to("nothing")
+    link(tmp_path / "link", "nothing")
     for name, found in {
         "nowhere": "there is no such file or folder",
         "nowhere.npy": "there is no such file or folder",
@@ -297,10 +298,10 @@ def test_hidden_folders_and_links(tmp_path):
     classes = pictures(tmp_path / "elsewhere", SQUARE[:20], Y)
     (tmp_path / "data").mkdir()
     for folder in classes.iterdir():
-        (tmp_path / "data" / folder.name).symlink_to(folder)
+        link(tmp_path / "data" / folder.name, folder)
     for hidden in (".ipynb_checkpoints", "__MACOSX", ".thumbnails"):
         pictures(tmp_path / "data" / hidden, SQUARE[:3])
-    (classes / "class0" / "round").symlink_to(tmp_path / "data")
+    link(classes / "class0" / "round", tmp_path / "data")
     check(tmp_path / "data", SQUARE[:20], Y[:20], size=5)
 
 

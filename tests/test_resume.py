@@ -10,7 +10,21 @@ import pytest
 
 from minigan.run import Run, load
 from minigan.settings import Settings
-from tests.running import ENDLESS, TINY, fails, files, grids, killed_at, rows, run, run_until, started, state, until
+from tests.running import (
+    ENDLESS,
+    TINY,
+    fails,
+    files,
+    grids,
+    killed_at,
+    posix_only,
+    rows,
+    run,
+    run_until,
+    started,
+    state,
+    until,
+)
 
 
 def stopped_at(iteration, *argv):
@@ -82,7 +96,9 @@ def test_saves_that_fail_half_way_leave_the_old_checkpoint(ran):
     gc.collect()  # a file that was left open would fail once more
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "name", [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+)
 def test_a_signal_ends_a_run_that_saves_everything(name, images, quick, capsys):
     number = getattr(signal, name)
     assert run_until(4, lambda _: signal.raise_signal(number), *TINY, "--data", images) == 128 + number
@@ -114,6 +130,7 @@ def test_output_that_nobody_takes_ends_nothing(images, quick):
 # --- Processes that are really there, and really end ---------------------------------------------
 
 
+@posix_only
 def test_kill_9(images, quick, capsys):
     """Nobody else writes there while it lives; its worker ends by itself, and it goes on as if nothing had happened."""
     given = [*ENDLESS, "--workers", 2, "--data", images]
@@ -136,6 +153,7 @@ def test_kill_9(images, quick, capsys):
     assert [path.read_bytes() for path in grids("out")] == [path.read_bytes() for path in grids("once")]
 
 
+@posix_only
 def test_a_process_whose_terminal_is_gone(images):
     """Its output is closed, and SIGHUP is ignored from the start, as under nohup; SIGTERM is still heard."""
 

@@ -144,3 +144,6 @@ def draw(story: Story, path: Path, title: str = "") -> list[str]:
         text = filled(HERE / "page.html", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
     write(path, text)
     return drawing.steps
+
+
+Story._repr_html_ = lambda story: str(Drawing(story))  # type: ignore[attr-defined]  # in a notebook
