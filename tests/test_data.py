@@ -262,7 +262,7 @@ def test_what_does_not_fit_a_classifier(tmp_path, capsys):
             judge.main(["--data", str(tmp_path / "a.npz")])
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert f"{tmp_path / 'a.npz'}: expected 100 training images or more" in error
+        assert f"{(tmp_path / 'a.npz').as_posix()}: expected 100 training images or more" in error
 
 
 # --- Pictures -----------------------------------------------------------------------------------

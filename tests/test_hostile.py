@@ -22,7 +22,7 @@ from minigan.run.files import in_memory
 from minigan.run.run import EVALUATION, FILE, Run, load
 from minigan.settings import Settings
 from minigan.training import DivergenceError
-from tests.running import TINY, fails, files, run, state
+from tests.running import TINY, fails, files, posix, run, state
 from tests.test_data import idx
 
 
@@ -135,7 +135,7 @@ def test_bytes_that_are_not_a_checkpoints(ran, capsys):
         message = fails(capsys, "--generate", 1)
         assert "error: out/checkpoint.npz: not a checkpoint, or a damaged one (" in message
         assert CHECKPOINT.read_bytes() == bad
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 1 or not posix  # Windows reserves memory before it says no
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
