@@ -31,9 +31,9 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     assert output.err == ""  # no progress bar where there is no terminal
     read, done = output.out.splitlines()
     assert read.startswith("40 images of 5 x 6, 0 to 255 (mean 12")
-    assert read.endswith(f", from {images}")
+    assert read.endswith(f", from {images.as_posix()}")
     assert done.startswith("6 iterations in ")
-    assert done.endswith(f": see {out / 'report.html'}")
+    assert done.endswith(f": see {(out / 'report.html').as_posix()}")
     names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "samples.png"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
     assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}

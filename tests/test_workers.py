@@ -161,6 +161,7 @@ def has_a_worker(pid):
         return any(b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
 
 
+@posix_only
 @pytest.mark.skipif(not Path(CHILDREN.format(os.getpid())).exists(), reason="needs /proc to see who the workers are")
 @pytest.mark.parametrize("number, drawn", [(signal.SIGINT, 0), (signal.SIGTERM, 3)])
 def test_a_whole_group_that_is_told_to_end(number, drawn, images):
