@@ -442,6 +442,8 @@ def main():
     parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
     parser.add_argument("--growth", action="store_true", help="only: a picture over batch size, width and workers")
     args = parser.parse_args()
+    if args.growth and not Path("/proc/self/statm").exists():
+        parser.error("--growth reads how much memory is in use from /proc, as Linux has it")
     print(f"{CORES} cores, NumPy {np.__version__}, kernels for {kernels()}")
     if args.crowd:
         crowd(args.rounds)

@@ -316,7 +316,7 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
         check(tmp_path, SQUARE[kept], Y[kept], size=5)
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert f"2 of 21 pictures cannot be read and are left out: {bad}: " in line
+    assert f"2 of 21 pictures cannot be read and are left out: {bad.as_posix()}: " in line
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"")
     refused(tmp_path, "none of its 21 train pictures can be read")

@@ -174,3 +174,9 @@ def test_bad_input_ends_in_one_line(capsys, flags, message):
     error = capsys.readouterr().err
     assert message in error
     assert (exit.value.code, error.count("\n")) == (2, 1)
+
+
+def test_a_story_is_its_drawing_in_a_notebook():
+    story = explain(command.penalty)
+    assert story._repr_html_() == str(Drawing(story))
+    assert story._repr_html_().startswith("<svg")

@@ -36,7 +36,7 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     assert done.endswith(f": see {(out / 'report.html').as_posix()}")
     names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "samples.png"]
     names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
-    assert set(map(str, files(out))) == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
+    assert {path.as_posix() for path in files(out)} == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
     grid = matplotlib.image.imread(out / "samples" / "0000006.png")
     assert grid.shape[:2] == (2 * (10 * 8 + 2), 2 * (10 * 7 + 2))
     assert all((out / name).stat().st_size > 5000 for name in ("progress.png", "curves.png"))
@@ -192,12 +192,12 @@ WHOLE = "expected a whole number of at least 1 and below 1000000000, got"
         ("--evaluate --generate 5", "--generate: not allowed with argument --evaluate"),
         ("--slope difference --where real --out new", "a difference needs two points, and 'real' gives the same one"),
         ("--data nowhere --out new", "error: nowhere: there is no such file or folder; expected a folder of IDX files"),
-        ("--data=~nosuchuser/x --out new", "error: ~nosuchuser/x: there is no such file or folder"),
-        (f"--data {'x' * 5000} --out new", f"error: {'x' * 100}...: File name too long"),
-        ("--data a\0b", "argument --data: expected a path, got 'a\\x00b'"),
-        ("--out a\0b", "argument --out: expected a path, got 'a\\x00b'"),
+        pytest.param("--data=~nosuchuser/x --out new", "error: ~nosuchuser/x: there is no such file", marks=posix_only),
+        pytest.param(f"--data {'x' * 5000} --out new", f"error: {'x' * 100}...: File name too long", marks=posix_only),
+        ("--data a\0b", "argument --data: expected a path, got 'a"),
+        ("--out a\0b", "argument --out: expected a path, got 'a"),
         ("--data images --out file", "error: --out file: "),
-        ("--data images --out file/in", "error: --out file/in: Not a directory"),
+        ("--data images --out file/in", "error: --out file/in: "),
         pytest.param("--data images --out /proc/out", "error: --out /proc/out: ", marks=posix_only),
         ("--data images --out theirs", "--out theirs holds report.html and no run: it would be replaced"),
         ("--data images --out pictures", "--out pictures holds samples/3.png and no run: it would be replaced"),
@@ -208,7 +208,7 @@ WHOLE = "expected a whole number of at least 1 and below 1000000000, got"
         ("--evaluate --data images", "--data images holds other images than the run in out was trained on"),
         ("--resume --iterations 5", "--resume: the run in out is at iteration 6 already"),
         ("--resume --workers 3", "--workers 3: expected a divisor of the batch size, 4"),
-        ("--resume --out new", "error: new/checkpoint.npz: No such file"),
+        ("--resume --out new", "error: new/checkpoint.npz: "),
         ("--resume --seed 1", "--resume takes no --seed; it takes --device, --workers, --threads, --data"),
         ("--report --learning-rate 3", "--report takes no --learning-rate; it takes --device"),
         ("--generate 1 --critic 9 9", "--generate takes no --critic"),

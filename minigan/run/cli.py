@@ -108,11 +108,11 @@ def one_line_errors(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
     except MemoryError as error:
         parser.error(f"not enough memory for these sizes: {error}")
     except OSError as error:
-        where = Path(args.out if "out" in args else args.data)
+        flag, where = ("--out", Path(args.out)) if "out" in args else ("--data", Path(args.data))
         named = Path(error.filename or where)
-        flag = f"{'--out' if 'out' in args else '--data'} {where}: " if named.is_relative_to(where) else ""
-        inside = f" ({named})" if flag and named != where else ""
-        parser.error(f"{flag or f'{named}: '}{error.strerror or error}{inside}")
+        its = named.is_relative_to(where) or where.is_relative_to(named)
+        what, why = f"{flag} {where}" if its else str(named), error.strerror or error
+        parser.error(f"{what}: {why}{f' ({named})' if its and named != where else ''}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
