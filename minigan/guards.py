@@ -52,15 +52,17 @@ def with_signature_of(forward: Callable[..., Array], operands: int) -> Callable[
 
     Raises TypeError for a signature that a primitive of so many ``operands`` cannot have.
     """
-    parameters = [*inspect.signature(forward).parameters.values()]
+    name = forward.__name__
+    try:
+        parameters = [*inspect.signature(forward).parameters.values()]
+    except ValueError:  # of a function of NumPy's own
+        raise TypeError(f"{name}: a primitive is made of a Python function; write lambda x: {name}(x)") from None
     for x in parameters:
         if x.kind is not x.POSITIONAL_OR_KEYWORD:
-            raise TypeError(
-                f"{forward.__name__}: a primitive takes its arguments by position or name, not as {x}; write lambda x:"
-                f" {forward.__name__}(x)"
-            )
+            how = f"takes its arguments by position or name, not as {x}"
+            raise TypeError(f"{name}: a primitive {how}; write lambda x: {name}(x)")
     if operands > len(parameters):
-        raise TypeError(f"{forward.__name__}: has {operands} vjps, and {len(parameters)} parameters to be operands")
+        raise TypeError(f"{name}: has {operands} vjps, and {len(parameters)} parameters to be operands")
     names = [x.name for x in parameters]
     listed = [x.name if x.default is x.empty else f"{x.name}=_defaults[{i}]" for i, x in enumerate(parameters)]
 

@@ -172,8 +172,9 @@ def test_whoever_shares_the_memory_shares_the_change(view, write):
 def test_memory_that_two_arrays_share(twice):
     """Whoever it belongs to, and though neither is a view of the other."""
     buffer, array = bytearray(48), np.ones(3)
-    arrays = [np.frombuffer(buffer)[:3], np.frombuffer(buffer, offset=8)] if twice != "dlpack" else [array, array]
-    w, v = (mg.Tensor(a if a is not array else np.from_dlpack(array), True) for a in arrays)
+    arrays = [np.frombuffer(buffer)[:3], np.frombuffer(buffer, offset=8)]
+    arrays = [array, np.from_dlpack(array)] if twice == "dlpack" else arrays
+    w, v = (mg.Tensor(a, requires_grad=True) for a in arrays)
     made = (v * v).sum(), (v * 2).sum()
     mg.optim.Adam([w]).step([mg.tensor(np.ones(3))])
     del w, arrays  # nor is it forgotten with the one that was written to
