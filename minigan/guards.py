@@ -1,6 +1,6 @@
-"""Checks that refuse wrong calls, and explain why: each check is one line in the code that it protects.
+"""What refuses wrong calls, and explains why: each is called by one line in the code that it protects.
 
-Nothing here differentiates. Three errors would otherwise pass in silence.
+Nothing here differentiates. Among the errors that would otherwise pass in silence are these three.
 
 An array that was changed after a graph was made of it: the derivative would be of other numbers.
 
