@@ -14,7 +14,7 @@ import pytest
 from minigan.fast import threads, workers
 from minigan.run import files, load
 from minigan.run.files import write
-from tests.running import TINY, run, run_until, state
+from tests.running import TINY, fails, run, run_until, state
 
 
 def without(patch, owner, name):
@@ -112,6 +112,12 @@ def test_a_checkpoint_that_is_held_open_is_written_beside_it(held, images, quick
     assert "checkpoint.npz: another program holds it open" in (told := capsys.readouterr().err)
     assert "the new one is out/checkpoint-new.npz: rename it to go on from there" in told
     assert (load("out").done, load(Path("out", "checkpoint-new.npz")).done) == (6, 9)
+
+
+def test_where_not_even_that_can_be_written_the_run_ends(held, images, quick, capsys):
+    assert run(*TINY, "--data", images) == 0
+    held.update(("checkpoint.npz", "checkpoint-new.npz"))
+    assert "another program holds it open (out/checkpoint-new.npz)" in fails(capsys, "--resume", "--iterations", 9)
 
 
 def test_what_is_held_for_less_than_a_second_is_waited_for(held, monkeypatch):

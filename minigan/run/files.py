@@ -82,15 +82,19 @@ def write(path: Path, content: bytes | str, or_beside: bool = False) -> None:
 
     What must not be lost is then written ``or_beside`` it, under another name, which the warning gives.
     """
+    beside, new = path.with_stem(f"{path.stem}-new"), ""
     try:
-        with replacing(path) as part:
-            part.write_bytes(content.encode() if isinstance(content, str) else content)
+        _write(path, content)
     except Held as error:
-        beside = path.with_stem(f"{path.stem}-new")
         if or_beside:
-            write(beside, content)
-        new = f"; the new one is {beside}: rename it to go on from there" if or_beside else ""
+            _write(beside, content)
+            new = f"; the new one is {beside}: rename it to go on from there"
         warnings.warn(f"{path}: {error.strerror}, and it stays as it was{new}", stacklevel=2)
+
+
+def _write(path: Path, content: bytes | str) -> None:
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def filled(template: Path, **slots: object) -> str:
@@ -119,7 +123,7 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.is_symlink() and not folder.exists():
         raise FileNotFoundError(errno.ENOENT, "is a link that leads nowhere", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # somebody's own, or a pipe, is left as it is
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # somebody's own, or a pipe, is left as it is
     try:
         try:
             _lock(file)

@@ -30,7 +30,7 @@ VERSION = 5
 RENAMED = {"schedule": "decay", "penalty_weight": "lambda_"}  # settings in checkpoints of November 2026
 # each metric of an evaluation: its description in the table, and its format
 METRICS = {
-    "frechet": ("Frechet distance of the classifier's features to test's", ".2f"),
+    "frechet": ("Frechet distance to test images, by classifier's features", ".2f"),
     "units": ("... in units of real against real", ".2f"),
     "precision": ("precision: samples among test images (k = 3)", ".3f"),
     "recall": ("recall: test images among samples (k = 3)", ".3f"),
