@@ -120,6 +120,7 @@ def test_a_model_is_its_own_again_afterwards():
     with workers.sharing(models[0], IMAGES, 2, 1) as shared:
         for _ in range(3):
             shared.iteration()
+    assert all(x.array.flags.owndata for x in models[0].state().values())  # no memory of other processes
     for _ in range(3):
         models[1].iteration()
     one, other = (model.iteration() for model in models)
