@@ -93,8 +93,8 @@ def plain_settings(name: str, given: tuple) -> list[Any]:
     nested = [y for x in given for y in (x if isinstance(x, (list, tuple)) else (x,))]
     if any(is_tensor(y) and (y.requires_grad or y.unrecorded) for y in nested):
         raise TypeError(f"{name}: a Tensor that requires a gradient is given where there is no vjp for it")
-    given = tuple(x.item() if isinstance(x, numpy.ndarray) and x.ndim == 0 else x for x in given)
-    return [x if isinstance(x, (list, tuple)) else plain(x) for x in given]
+    lone = [x.item() if isinstance(x, numpy.ndarray) and x.ndim == 0 else x for x in given]
+    return [x if isinstance(x, (list, tuple)) else plain(x) for x in lone]
 
 
 def misuse(op: Any, args: Sequence[Any], error: Exception) -> Exception:
@@ -235,8 +235,9 @@ def note_write(*tensors: Any) -> None:
     global _latest
     for x in tensors:
         owner, _latest = _owner(x.array), x.clock()
-        at, own = id(owner), owner.flags.owndata
+        at = id(owner)
         if at not in _written:
+            own = owner.flags.owndata
             _written[at] = ref(owner, lambda _, at=at, own=own: _forget(at, own)), backend.span(owner), 0  # type: ignore[misc]
         _written[at] = *_written[at][:2], _latest
 

@@ -73,7 +73,7 @@ def test_the_page_is_made_again(ran, capsys):
 
 def test_a_hundred_grids_are_kept_at_most(monkeypatch):
     """Whatever a run was stopped at: which ones goes by the iteration alone."""
-    monkeypatch.setattr("minigan.run.run.write", lambda *_: None)
+    monkeypatch.setattr("minigan.run.run.write_if_free", lambda *_: None)
     gan_run = Run(Settings(sample_every=10, critic=(2,), generator=(2,), grid=1), (2, 2), {})
     for gan_run.gan.done in range(0, 4010, 10):
         gan_run.draw_grid(Path("."))

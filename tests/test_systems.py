@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigan.fast import threads, workers
+from minigan.judge import __main__ as judge
 from minigan.run import files, load
 from minigan.run.files import write
 from tests.running import TINY, fails, run, run_until, state
@@ -118,6 +119,14 @@ def test_where_not_even_that_can_be_written_the_run_ends(held, images, quick, ca
     assert run(*TINY, "--data", images) == 0
     held.update(("checkpoint.npz", "checkpoint-new.npz"))
     assert "another program holds it open (out/checkpoint-new.npz)" in fails(capsys, "--resume", "--iterations", 9)
+
+
+def test_a_classifier_that_is_held_open_is_not_taken_for_the_new_one(held, judged, capsys):
+    held.add("classifier.npz")
+    with pytest.raises(SystemExit) as exit:
+        judge.main(["--data", str(judged)])
+    assert exit.value.code == 2
+    assert "another program holds it open" in capsys.readouterr().err
 
 
 def test_what_is_held_for_less_than_a_second_is_waited_for(held, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import backend
 from ..run.cli import Parser, number, one_line_errors, path, unbroken_output
-from ..run.files import write_json
+from ..run.files import as_json, write
 from ..settings import Number
 from .sections import SECTIONS
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.sections or SECTIONS:
         picture = args.out / f"{name}.png"
         line, metrics = SECTIONS[name](picture, args.scale)
-        write_json(picture.with_suffix(".json"), {"line": line, "metrics": metrics})
+        write(picture.with_suffix(".json"), as_json({"line": line, "metrics": metrics}))
         print(f"{_title(name)}: {line}; {picture}")
         for what, value in metrics.items():
             print(f"    {what}: {_words(value)}")

@@ -259,8 +259,8 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
 
     first = Worker(model.settings, model.sample_real, images[0].size, shared, 0, check_alive)
     first.rng.rng, first.done = model.rng, model.done
-    for name, x in first.state().items():
-        x.data = model.state()[name].array  # so that whoever looks at the model sees it trained
+    for x, whole in zip(first.state().values(), model.state().values()):
+        x.data = whole.array  # so that whoever looks at the model sees it trained
     trained = Replayed(first) if replay else first
 
     def iteration() -> Array:
@@ -346,7 +346,7 @@ def work(
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)
     model = Worker(settings, sampler(images), images[0].size, shared, rank, check_alive)
     before = pickle.loads(state)
-    WGANGP.restore(model, before)
+    WGANGP.restore(model, before)  # alone: nobody meets yet
     backend.set_rng_state(model.rng, before["the draws"])
     model.done = done
     trained = Replayed(model) if replay else model

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from types import ModuleType
 from typing import Any
 
-fcntl: ModuleType | Any
-msvcrt: ModuleType | Any
+fcntl: Any
+msvcrt: Any
 try:
     import fcntl
 except ImportError:  # Windows
@@ -77,24 +76,25 @@ def _flush(path: Path) -> None:
         os.close(file)
 
 
-def write(path: Path, content: bytes | str, or_beside: bool = False) -> None:
-    """Write a whole file. If another program holds it open it stays as it was, which a warning says.
+def write(path: Path, content: bytes | str) -> None:
+    """Write a whole file. Raises Held if another program holds it open."""
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_if_free(path: Path, content: bytes | str, or_beside: bool = False) -> None:
+    """Write a file that a run can do without: if another program holds it open it stays as it was, with a warning.
 
     What must not be lost is then written ``or_beside`` it, under another name, which the warning gives.
     """
-    beside, new = path.with_stem(f"{path.stem}-new"), ""
     try:
-        _write(path, content)
+        write(path, content)
     except Held as error:
+        new = ""
         if or_beside:
-            _write(beside, content)
+            write(beside := path.with_stem(f"{path.stem}-new"), content)
             new = f"; the new one is {beside}: rename it to go on from there"
         warnings.warn(f"{path}: {error.strerror}, and it stays as it was{new}", stacklevel=2)
-
-
-def _write(path: Path, content: bytes | str) -> None:
-    with replacing(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def filled(template: Path, **slots: object) -> str:
@@ -103,8 +103,8 @@ def filled(template: Path, **slots: object) -> str:
     return Template(template.read_text(encoding="utf-8")).substitute(slots, head=head)
 
 
-def write_json(path: Path, content: Any) -> None:
-    write(path, json.dumps(content, indent=2) + "\n")
+def as_json(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def in_memory(save: Callable[..., None], *args: Any, **named: Any) -> bytes:

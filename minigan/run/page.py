@@ -14,7 +14,7 @@ from .. import backend
 from ..settings import NOISES, Settings
 from . import pictures
 from .cli import flag, text
-from .files import filled, write
+from .files import filled, write_if_free
 from .run import SLOPE_NAMES, Run
 
 COLUMNS = 10  # of every grid of samples
@@ -45,7 +45,7 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
 
     def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
         """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain"."""
-        write(folder / name, content)
+        write_if_free(folder / name, content)
         data = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
         image = f'<img class="{kind}" alt="{title}" src="{data}">'
         return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
@@ -75,7 +75,7 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
         table("Settings", "", [("flag", "value"), *given]),
     ]
     slots = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
-    write(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
+    write_if_free(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
 
 
 def generator(run: Run) -> str:

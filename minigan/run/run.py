@@ -22,7 +22,7 @@ from ..data import DataError, reading, sampler
 from ..settings import COUNT, NOISES, Number, Settings
 from ..training import WGANGP, DivergenceError, outputs
 from . import pictures
-from .files import in_memory, write, write_json
+from .files import as_json, in_memory, write_if_free
 from .images import SIZES, in_unit_range, read_arrays
 
 FILE = "checkpoint.npz"  # in a run's folder
@@ -140,7 +140,7 @@ class Run:
         """Write a grid of samples of the fixed noise to ``folder``; keep its first samples, of about 100 grids."""
         images = pictures.to_bytes(self.samples(self.fixed_noise))
         (folder / "samples").mkdir(exist_ok=True)
-        write(folder / "samples" / f"{self.done:07d}.png", pictures.grid(images, self.settings.grid))
+        write_if_free(folder / "samples" / f"{self.done:07d}.png", pictures.grid(images, self.settings.grid))
         thinned, every = False, self.settings.sample_every
         while self.done // every >= SNAPSHOTS:
             thinned, every = True, 2 * every
@@ -154,7 +154,7 @@ class Run:
         row = {"iteration": self.done, "seconds": self.seconds, **metrics}
         before = [row for row in self.evaluations if row["iteration"] < self.done]
         self.evaluations = [*before, {name: row[name] for name in EVALUATION}]
-        write_json(folder / "evaluation.json", {"real": judge.real, "samples": self.evaluations})
+        write_if_free(folder / "evaluation.json", as_json({"real": judge.real, "samples": self.evaluations}))
 
     def go_on(self, settings: Settings) -> None:
         """Resume with new lengths; drop a last snapshot and evaluation that were made only because the run ended."""
@@ -183,16 +183,16 @@ class Run:
         for name, x in arrays.items():  # the judge has looked at its own, of which some may not be had (NaN)
             if name != "evaluations" and x.dtype.kind == "f" and not numpy.isfinite(x).all():
                 raise DivergenceError(f"training diverged: {name} holds numbers that are no longer finite")
-        write(folder / FILE, in_memory(numpy.savez, **arrays), or_beside=True)
+        write_if_free(folder / FILE, in_memory(numpy.savez, **arrays), or_beside=True)
         typed = {name.rstrip("_"): value for name, value in asdict(self.settings).items()}
-        write_json(folder / "settings.json", {**typed, **self.metadata})
+        write_if_free(folder / "settings.json", as_json({**typed, **self.metadata}))
         self.write_curves(folder)
 
     def write_curves(self, folder: Path) -> None:
         table = io.StringIO()
         slope = SLOPE_NAMES[self.settings.slope].replace(" ", "_")
         csv.writer(table).writerows([("iteration", "l1", slope, "seconds"), *self.rows])
-        write(folder / "curves.csv", table.getvalue())
+        write_if_free(folder / "curves.csv", table.getvalue())
 
     # --- In words -------------------------------------------------------------------------------
 
