@@ -1,11 +1,12 @@
 """Train a WGAN-GP on MNIST, or generate digits from a trained one: ``python run_mnist.py --help``."""
 
 import argparse
+import math
 import os
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from minigan import backend
 from minigan.data import MNIST
 from minigan.fast import Replayed, sharing, threads
-from minigan.fast.workers import WorkersLost, workers_for
+from minigan.fast.workers import WorkersLost, can_share
 from minigan.judge import Judge, find_judge
 from minigan.run import Run, cli, load, load_images, pictures
 from minigan.run.cli import InputError
@@ -53,15 +54,16 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
                 run.draw_grid(out)
                 run.save(out)
             bar = tqdm(total=settings.iterations, initial=run.done, unit="it", disable=None)
-            with bar, faster(run.gan, images, args) as model:
+            with bar, faster(run.gan, images, args) as (iteration, bring_together):
                 while run.done < settings.iterations and not signals:
-                    row = run.advance(model.iteration)
+                    row = run.advance(iteration)
                     if row:
                         bar.set_postfix_str(measured(run), refresh=False)
                     last = run.done == settings.iterations
                     sample_due = last or run.done % settings.sample_every == 0
                     evaluation_due = last or run.done % settings.evaluate_every == 0
                     if sample_due or evaluation_due:
+                        bring_together()
                         save_progress(run, args, sample_due, judge if evaluation_due else None)
                     if evaluation_due and not last:
                         write_page(run, out, judge)  # to be read during training
@@ -86,15 +88,15 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def faster(gan: WGANGP, images: numpy.ndarray, args: argparse.Namespace) -> Iterator[Any]:
-    """What has the model's ``iteration()``: recorded and replayed, or shared by processes, or the model itself."""
+def faster(gan: WGANGP, images: numpy.ndarray, args: argparse.Namespace) -> Iterator[tuple[Callable, Callable]]:
+    """The model's ``iteration()``, as fast as it gets; and what brings the shares of workers together."""
     if args.device == "gpu":  # so that the compilation of kernels does not count as training time
         WGANGP(gan.settings, gan.sample_real, images[0].size).iteration()
     if args.workers > 1:
         with sharing(gan, images, args.workers, args.threads, not args.no_replay) as shared:
-            yield shared
+            yield shared.iteration, shared.bring_together
     else:
-        yield gan if args.no_replay else Replayed(gan, args.graph)
+        yield (gan if args.no_replay else Replayed(gan, args.graph)).iteration, lambda: None
 
 
 def save_progress(run: Run, args: argparse.Namespace, sample: bool, judge: Judge | None) -> None:
@@ -143,19 +145,22 @@ def begin(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, numpy.n
         raise InputError(f"--out {args.out} lies in --data {args.data}, which would then hold the run's own pictures")
     images = load_images(args.data, size=args.size)
     number = threads.threads_for(settings, images[0].size)
-    args.workers = args.workers or (workers_for(settings, number) if args.device == "cpu" else 1)
+    args.workers = args.workers or (number if args.device == "cpu" and can_share() else 1)
+    check_workers(args, settings, images[0].size)
     args.threads = args.threads or (number if args.workers == 1 else 1)
-    check_workers(args, settings)
+    threads.use_threads(args.threads * args.workers)
     return Run(settings, images.shape[1:], metadata(args, images)), images
 
 
-def check_workers(args: argparse.Namespace, settings: Settings) -> None:
-    """Give the matrix products of this process all threads. Raises InputError if the workers cannot share a batch."""
-    if settings.batch_size % args.workers:
-        raise InputError(f"--workers {args.workers}: expected a divisor of the batch size, {settings.batch_size}")
+def check_workers(args: argparse.Namespace, settings: Settings, pixels: int) -> None:
+    """Raises InputError if so many workers cannot share an iteration; leaves one, with a line, for spectral layers."""
     if args.workers > 1 and args.device == "gpu":
         raise InputError(f"--workers {args.workers} share an iteration on the CPU; on the GPU it is one")
-    threads.use_threads(args.threads * args.workers)
+    if args.workers > pixels:
+        raise InputError(f"--workers {args.workers}: expected at most {pixels}, one for each pixel of an image")
+    if args.workers > 1 and settings.constraint == "spectral":
+        warn("spectral layers train in one process, since each needs its whole weight")
+        args.workers = 1
 
 
 def refuse_another_run(args: argparse.Namespace) -> None:
@@ -192,7 +197,8 @@ def reopen(args: argparse.Namespace) -> Run:
         args.size = args.size or run.metadata["size"]
     args.workers = args.workers or (run.metadata["workers"] if args.device == "cpu" else 1)
     args.threads = args.threads or run.metadata["threads"]
-    check_workers(args, run.settings)
+    check_workers(args, run.settings, math.prod(run.shape))
+    threads.use_threads(args.threads * args.workers)
     return run
 
 

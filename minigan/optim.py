@@ -1,7 +1,6 @@
 """Adam, as published."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from . import backend, guards
 from .tensor import Tensor
@@ -11,8 +10,7 @@ class Adam:
     """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place: a step writes into each parameter's own array.
 
     ``m`` and ``v`` are the moments, ``t`` the number of steps, and ``lr`` can be set between steps. All are arrays on
-    the device, so that a replayed step uses the current values. ``apply`` is the kernel that applies an update, if not
-    ``backend.adam_step``. Raises ValueError for a parameter given twice.
+    the device, so that a replayed step uses the current values. Raises ValueError for a parameter given twice.
     """
 
     def __init__(
@@ -20,7 +18,6 @@ class Adam:
     ) -> None:
         guards.check_rates(lr, betas, eps)
         self.parameters, self.betas, self.eps = guards.checked_parameters(parameters), tuple(betas), eps
-        self.apply: Any = None
         self.m, self.v = ([Tensor(backend.zeros_kernel(p.shape, p.dtype)) for p in self.parameters] for _ in range(2))
         self.t, self.rate = (Tensor(backend.on_device(x, dtype="float64")) for x in (0, lr))
 
@@ -42,5 +39,5 @@ class Adam:
         """
         grads = guards.checked_gradients(grads, self.parameters, [*self.m, *self.v])
         arrays = ([x.array for x in tensors] for tensors in (grads, self.parameters, self.m, self.v))
-        (self.apply or backend.adam_step)(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
+        backend.adam_step(*arrays, self.t.array, self.rate.array, self.betas, self.eps)
         guards.note_write(*self.parameters, *self.m, *self.v, self.t)

@@ -63,7 +63,10 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
 def mix(real: Array, fake: Array, rng: Any) -> Array:
     """What ``interpolate`` does once its arguments are checked: a function of arrays, as a replay calls it."""
     eps = rng.random((len(real),) + (1,) * (real.ndim - 1), dtype=real.dtype)
-    return fake + eps * (real - fake)
+    points = real - fake
+    points *= eps
+    points += fake
+    return points
 
 
 # Where: real and generated rows, and a random generator, to the points where slopes are measured.

@@ -20,7 +20,6 @@ from minigan import backend
 from minigan.data import load_images, sampler
 from minigan.fast import Replayed, sharing
 from minigan.fast.threads import kernels, threads_for, use_threads
-from minigan.fast.workers import workers_for
 from minigan.run import pictures
 from minigan.run.files import write
 from minigan.settings import Settings
@@ -58,14 +57,14 @@ def weights(size):
 
 
 class Minigan:
-    """As run_mnist.py trains: by as many processes as the batch and the cores allow, each with one thread."""
+    """As run_mnist.py trains: by as many processes as its sizes can use, each with one thread."""
 
     package, devices, replay, workers, threads = "minigan", ("cpu", "gpu"), "program", None, 1
 
     def __init__(self, size, device):
         backend.use(device)
         self.model = WGANGP(size, sampler(MNIST), 784)
-        self.workers = self.workers or (workers_for(size, threads_for(size, 784)) if device == "cpu" else 1)
+        self.workers = self.workers or (threads_for(size, 784) if device == "cpu" else 1)
         self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.on_device(array)
@@ -377,7 +376,7 @@ def crowd(rounds):
     title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
     table(title, "size", "workers", "threads of each", *columns)
     for label in ("article", "default", "middle"):
-        numbers = [(1, CORES), (1, 1), (2, 1), (workers_for(SIZES[label], CORES), 1)]
+        numbers = [(1, CORES), (1, 1), (2, 1), (CORES, 1)]
         for number, (alone, beside) in by_numbers(label, numbers, rounds, nullcontext, busy).items():
             row(label, *map(str, number), f"{alone:.2f}", f"{beside:.1f}")
 
@@ -402,7 +401,7 @@ def growth(device, rounds):
     if device == "cpu":
         curves = {}
         for label in ("article", "default", "middle"):
-            numbers = [(n, 1) for n in range(1, 2 * CORES + 1) if SIZES[label].batch_size % n == 0]
+            numbers = [(n, 1) for n in range(1, 2 * CORES + 1)]
             took = by_numbers(label, numbers, rounds, nullcontext)
             curves[label] = [n for n, _ in took], [round(alone, 2) for (alone,) in took.values()]
         print("workers", curves)

@@ -54,6 +54,8 @@ class Tape:
         if not isinstance(result, (backend.xp.ndarray, numpy.generic, type(None))):
             raise Unrecordable(f"{name} returned no array, but {type(result).__name__}")
         result = None if result is None else backend.to_array(result)
+        if result is not None and any(result is x for x in leaves(args)):
+            return result  # nothing to compute
         self._kept.append((args, result))
         if result is not None and name not in self.given and self._changing.isdisjoint(map(id, leaves(args))):
             text = f"{name}({', '.join(map(self._text, args))})"

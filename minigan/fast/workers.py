@@ -1,22 +1,14 @@
-"""An iteration shared by processes: each computes on its rows of every batch, and updates its share of the parameters.
+"""An iteration shared by processes: each trains its share of the hidden units (``columns``) on the same batches.
 
-Worker 0 of 2, for batches of 64 rows and n parameters:
+    with sharing(model, images, number=2, threads=1) as shared:
+        shared.iteration()  # as model.iteration()
+        shared.bring_together()  # the model's arrays are those of this iteration
 
-    gradients[0] = grad(loss(batch[:32]), parameters)       # worker 1 takes batch[32:]; then both wait
-    parameters[: n // 2] -= step(mean(gradients)[: n // 2])  # worker 1 takes [n // 2 :]; then both wait
-
-So processes wait for each other twice in each Adam step, twelve times in an iteration of the article's program; threads
-of a matrix product would wait in every product. A ``Worker`` is a model like any other, but for what it is made of:
-
-- its random generator draws for all workers, and returns this worker's rows of each batch, so that the batches are the
-  same for any number of workers;
-- its parameters and moments lie in memory that all workers share, one flat array each;
-- its Adam applies an update by the mean gradient of all workers, each to a piece of the flat arrays.
+The first process is one of the workers. The others wait for it before each iteration.
 """
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import time
@@ -29,20 +21,21 @@ from typing import Any, NamedTuple
 import numpy
 
 from .. import backend
-from ..backend import Array, kernel
+from ..backend import Array
 from ..data import sampler
-from ..optim import Adam
+from ..guards import note_write
 from ..settings import Settings
 from ..training import WGANGP
-from .replay import Replayed, saved
+from .columns import collectives, split
+from .replay import Replayed
 from .threads import use_threads
 
 ENDS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]  # ask to end
-ROWS = 16  # of a batch, at least, for each worker: all of the Python code takes as long for fewer
-SPINS = 300
+SPINS = 3000
 PATIENCE = 1.0  # seconds between two checks that the others are alive
+END, ITERATE, BRING_TOGETHER = range(3)  # what the first process has the others do
 
 
 class WorkersLost(RuntimeError):
@@ -50,147 +43,66 @@ class WorkersLost(RuntimeError):
 
 
 class Shared(NamedTuple):
-    """The memory that workers share: flat arrays, and a semaphore for each worker to wait on."""
+    """What workers share: memory, and a semaphore for each worker to wait on."""
 
     semaphores: list[Any]
-    networks: dict[str, list[Any]]  # parameters, first and second moments, and each worker's gradients, float32
-    metrics: Any  # L1, the mean slope, and the state of the draws, of each worker, float64
-    running: Any  # 0 once training is over
+    state: Any  # of the whole model, its arrays one behind the other
+    tables: list[Any]  # two, for what they tell each other, float32
+    order: Any  # END, ITERATE or BRING_TOGETHER
+    draws: Any  # where the first process's random generator is
     message: Any  # the error that ended a worker, if known
 
 
-def shared_by(number: int, model: WGANGP, context: Any) -> Shared:
-    """Memory for so many workers, which from now on holds the model's parameters and moments."""
-    sizes = {name: sum(p.array.size for p in adam.parameters) for name, adam in _adams(model).items()}
-    networks = {name: [context.RawArray("f", n) for _ in range(3 + number)] for name, n in sizes.items()}
-    for name, adam in _adams(model).items():
-        lay_out(adam, networks[name], write=True)
+def shared_by(number: int, model: WGANGP, dim: int, context: Any) -> Shared:
+    """Memory for so many workers, which from now on holds the model's arrays."""
+    s = model.settings
+    generated, hidden = s.batch_size * s.critic_steps, max(*s.critic, *s.generator)
+    summed = number * max(s.batch_size * dim, max(generated, 2 * s.batch_size) * hidden)
+    tables = [context.RawArray("f", max(summed, generated * dim)) for _ in range(2)]
+    state = context.RawArray("d", sum(-(-x.array.nbytes // 8) for x in model.state().values()))
+    for x, place in zip(model.state().values(), laid_out(state, model)):
+        place[...] = x.array
+        x.array = place
     semaphores = [context.Semaphore(0) for _ in range(number)]
-    metrics, running, message = context.RawArray("d", 3 * number), context.RawValue("i", 1), context.RawArray("c", 300)
-    return Shared(semaphores, networks, metrics, running, message)
+    order, draws, message = context.RawValue("i", ITERATE), context.RawValue("Q"), context.RawArray("c", 300)
+    return Shared(semaphores, state, tables, order, draws, message)
 
 
-def _adams(model: WGANGP) -> dict[str, Adam]:
-    return {"critic": model.critic_adam, "generator": model.generator_adam}
+def laid_out(memory: Any, model: WGANGP) -> list[Array]:
+    """Arrays as those of the model's state, in shared memory."""
+    at, arrays = 0, []
+    for x in model.state().values():
+        arrays.append(numpy.frombuffer(memory, x.dtype, x.array.size, 8 * at).reshape(x.shape))
+        at += -(-x.array.nbytes // 8)
+    return arrays
 
 
-def lay_out(adam: Adam, memory: list[Any], write: bool = False) -> list[Array]:
-    """Make parameters and moments pieces of shared memory, one flat array each; with ``write`` of their values there.
+def drawn(rng: Any) -> int:
+    """A number that tells where a random generator is in its sequence."""
+    return rng.bit_generator.state["state"]["state"] % 2**64
 
-    Returns the flat arrays: parameters, first and second moments, and each worker's gradients.
+
+def joined(
+    model: WGANGP, shared: Shared, rank: int, check_alive: Callable[[], None]
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Make a model a worker's: its arrays become its share of those in shared memory.
+
+    Returns a function that waits for all workers, and one that writes the share back. ``check_alive`` raises, or ends
+    the process, if another worker has ended.
     """
-    flat = [numpy.frombuffer(x, "float32") for x in memory]
-    for tensors, whole in zip((adam.parameters, adam.m, adam.v), flat):
-        at = 0
-        for x in tensors:
-            piece = whole[at : at + x.array.size].reshape(x.shape)
-            if write:
-                piece[...] = x.array
-            x.data, at = piece, at + x.array.size
-    return flat
+    number = len(shared.semaphores)
 
-
-class Rows:
-    """A random generator that draws for ``number`` workers, and returns the rows of the worker ``rank``.
-
-    The first axis of a requested shape counts rows; for several batches, a worker gets ``n`` rows of each:
-
-        Rows(rng, rank=1, number=2, n=2).random(4)    # d[2:4] and d[6:8], for d = rng.random(8): two batches of 4
-    """
-
-    def __init__(self, rng: Any, rank: int, number: int, n: int) -> None:
-        self.rng, self.rank, self.number, self.n = rng, rank, number, n
-
-    @property
-    def bit_generator(self) -> Any:
-        return self.rng.bit_generator
-
-    def integers(self, low: int, high: int, size: int) -> Array:
-        return self._mine(lambda shape: self.rng.integers(low, high, size=shape), size)
-
-    def random(self, size: Any, dtype: str = "float64") -> Array:
-        return self._mine(lambda shape: self.rng.random(shape, dtype=dtype), size)
-
-    def standard_normal(self, size: Any, dtype: str = "float64") -> Array:
-        return self._mine(lambda shape: self.rng.standard_normal(shape, dtype=dtype), size)
-
-    def _mine(self, draw: Callable[[tuple], Array], size: Any) -> Array:
-        rows, *others = size if isinstance(size, tuple) else (size,)
-        drawn = draw((rows * self.number, *others)).reshape(-1, self.number, self.n, *others)
-        return numpy.ascontiguousarray(drawn[:, self.rank]).reshape(rows, *others)
-
-
-class Worker(WGANGP):
-    """One of the workers: the same model as that of all others, on its rows of every batch.
-
-    ``check_alive`` raises, or ends the process, if another worker has ended.
-    """
-
-    def __init__(
-        self, settings: Settings, sample_real: Any, dim: int, shared: Shared, rank: int, check_alive: Callable[[], None]
-    ) -> None:
-        super().__init__(settings, sample_real, dim)
-        self.semaphores, self.rank, self.check_alive = shared.semaphores, rank, check_alive
-        number = len(shared.semaphores)
-        self.batch_size //= number
-        self.rng = Rows(self.rng, rank, number, self.batch_size)
-        self.mean = mean_metrics(numpy.frombuffer(shared.metrics).reshape(number, 3), rank, self.meet, self.rng)
-        for name, adam in _adams(self).items():
-            adam.apply = update_together(*lay_out(adam, shared.networks[name]), rank=rank, meet=self.meet)
-
-    def meet(self) -> None:
-        """Wait for all workers."""
-        for other, semaphore in enumerate(self.semaphores):
-            if other != self.rank:
+    def meet() -> None:
+        for other, semaphore in enumerate(shared.semaphores):
+            if other != rank:
                 semaphore.release()
-        for _ in self.semaphores[1:]:
-            wait(self.semaphores[self.rank], self.check_alive)
+        for _ in range(number - 1):
+            wait(shared.semaphores[rank], check_alive)
 
-    def device_steps(self) -> Array:
-        return self.mean(super().device_steps())
-
-    def restore(self, arrays: dict[str, Array]) -> None:
-        self.meet()  # nobody writes before all have saved theirs
-        super().restore(arrays)
-        self.meet()
-
-
-def mean_metrics(metrics: Array, rank: int, meet: Callable[[], None], rng: Rows) -> Callable[[Array], Array]:
-    """A kernel that writes a worker's metrics into its row of those of all, and returns their mean."""
-
-    @kernel
-    def mean(own: Array) -> Array:
-        metrics[rank] = *own, rng.bit_generator.state["state"]["state"] % 2**50
-        meet()
-        l1, slope, draws = metrics.T
-        if (draws != draws[0]).any():
-            raise WorkersLost("two workers have drawn other random numbers: they no longer train on the same batches")
-        return numpy.array((l1.mean(), slope.mean()), "float32")
-
-    return mean
-
-
-def update_together(
-    p: Array, m: Array, v: Array, *gradients: Array, rank: int, meet: Callable[[], None]
-) -> Callable[..., None]:
-    """A kernel that applies an update of Adam by the mean gradient of all workers, to this worker's share of ``p``."""
-    ends = [len(p) * i // len(gradients) for i in (rank, rank + 1)]
-    share, total = slice(*ends), numpy.empty(ends[1] - ends[0], "float32")
-
-    @kernel
-    def update(
-        gs: list[Array], ps: Any, ms: Any, vs: Any, t: Array, rate: Array, betas: tuple[float, float], eps: float
-    ) -> None:
-        numpy.concatenate([g.ravel() for g in gs], out=gradients[rank])
-        meet()
-        numpy.add(gradients[0][share], gradients[1][share], out=total)
-        for other in gradients[2:]:
-            numpy.add(total, other[share], out=total)
-        numpy.multiply(total, 1 / len(gradients), out=total)
-        backend.adam_step([total], [p[share]], [m[share]], [v[share]], t, rate, betas, eps)
-        meet()
-
-    return update
+    for x, whole in zip(model.state().values(), laid_out(shared.state, model)):
+        x.array = whole
+    tables = [numpy.frombuffer(table, "float32") for table in shared.tables]
+    return meet, split(model, rank, number, collectives(rank, number, tables, meet))
 
 
 def wait(semaphore: Any, check_alive: Callable[[], None]) -> None:
@@ -215,38 +127,37 @@ def _acquired(semaphore: Any) -> bool:
     return acquired
 
 
-# --- Processes ----------------------------------------------------------------------------------
-
-
-def workers_for(settings: Settings, most: int) -> int:
-    """The largest number of workers, up to ``most``, that divides the batch evenly, into ``ROWS`` rows or more each."""
+def can_share() -> bool:
+    """Whether this system has the semaphores that processes wait on."""
     try:
-        import multiprocessing.synchronize  # noqa: F401 (missing on some systems: one process there)
+        import multiprocessing.synchronize  # noqa: F401
     except ImportError:
-        return 1
-    batch = settings.batch_size
-    return max(n for n in range(1, most + 1) if n == 1 or (batch % n == 0 and batch >= ROWS * n))
+        return False
+    return True
 
 
 @contextmanager
 def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, replay: bool = True) -> Iterator[Any]:
     """Yields an object whose every ``iteration()`` is the model's, shared by ``number`` processes.
 
-    Each has ``threads`` threads. ``images`` (n, height, width), uint8, are the model's real images. Raises WorkersLost
-    if a worker has ended.
+    Each has ``threads`` threads. ``images`` (n, height, width), uint8, are the model's real images. The arrays of the
+    model itself are those of the last iteration after ``bring_together()``, and at the end. Raises WorkersLost if a
+    worker has ended, and ValueError for spectral layers and for more workers than pixels.
     """
-    if model.batch_size % number:
-        raise ValueError(f"{number} workers cannot share batches of {model.batch_size} rows evenly")
+    dim = images[0].size
+    if model.settings.constraint == "spectral":
+        raise ValueError("spectral layers train in one process: each needs its whole weight")
+    if number > dim:
+        raise ValueError(f"{number} workers cannot share images of {dim} pixels")
     context = multiprocessing.get_context("spawn")
     with undisturbed():
         if os.name == "posix":
             from multiprocessing import resource_tracker
 
             resource_tracker.ensure_running()  # it removes the semaphores, should this process be killed
-        shared, pixels = shared_by(number, model, context), context.RawArray("B", images.size)
+        shared, pixels = shared_by(number, model, dim, context), context.RawArray("B", images.size)
     numpy.frombuffer(pixels, "uint8")[:] = images.ravel()
-    state = context.RawArray("B", pickle.dumps(saved(model)))
-    begin = (model.settings, pixels, images.shape, replay, threads, state, model.done)
+    begin = (model.settings, pixels, images.shape, replay, threads, model.done, backend.rng_state(model.rng))
     if sys.platform == "darwin":  # for Accelerate, which nobody can ask or tell later
         os.environ.setdefault("VECLIB_MAXIMUM_THREADS", str(threads))
     others = [context.Process(target=work, args=(shared, rank, *begin), daemon=True) for rank in range(1, number)]
@@ -257,29 +168,35 @@ def sharing(model: WGANGP, images: numpy.ndarray, number: int, threads: int, rep
                 why = shared.message.value.decode(errors="replace") or f"with status {process.exitcode}"
                 raise WorkersLost(f"a worker has ended, {why}")
 
-    first = Worker(model.settings, model.sample_real, images[0].size, shared, 0, check_alive)
-    first.rng.rng, first.done = model.rng, model.done
-    for x, whole in zip(first.state().values(), model.state().values()):
-        x.data = whole.array  # so that whoever looks at the model sees it trained
+    first = WGANGP(model.settings, model.sample_real, dim)
+    first.rng, first.done = model.rng, model.done
+    meet, write_back = joined(first, shared, 0, check_alive)
     trained = Replayed(first) if replay else first
 
-    def iteration() -> Array:
-        for semaphore in shared.semaphores[1:]:
-            semaphore.release()
+    def iteration() -> Array:  # in which all meet again, so that nobody misses an order
+        shared.order.value, shared.draws.value = ITERATE, drawn(first.rng)
+        meet()
         metrics = trained.iteration()
         model.done = first.done
         return metrics
+
+    def bring_together() -> None:
+        shared.order.value = BRING_TOGETHER
+        meet()
+        write_back()
+        meet()
+        note_write(*model.state().values())
 
     try:
         with undisturbed(), alone():
             for process in others:
                 process.start()
-        for _ in others:
-            wait(shared.semaphores[0], check_alive)  # all workers are ready
+        meet()  # all workers are ready
         with use_threads(threads):
-            yield SimpleNamespace(iteration=iteration)
+            yield SimpleNamespace(iteration=iteration, bring_together=bring_together)
+        bring_together()
     finally:
-        shared.running.value = 0
+        shared.order.value = END
         for process, semaphore in zip(others, shared.semaphores[1:]):
             semaphore.release()
             if process.pid:
@@ -329,10 +246,10 @@ def work(
     shape: tuple[int, ...],
     replay: bool,
     threads: int,
-    state: Any,
     done: int,
+    draws: Any,
 ) -> None:
-    """The main function of a worker process: runs an iteration whenever the first process begins one."""
+    """The main function of a worker process: does what the first process orders."""
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)  # the first process handles it, and ends the others
     warnings.simplefilter("ignore")  # the first process gives the same warnings
@@ -340,24 +257,29 @@ def work(
     parent: Any = multiprocessing.parent_process()
 
     def check_alive() -> None:
-        if not (parent.is_alive() and shared.running.value):
+        if shared.order.value == END or not parent.is_alive():
             os._exit(1)
 
     images = numpy.frombuffer(pixels, "uint8").reshape(shape)
-    model = Worker(settings, sampler(images), images[0].size, shared, rank, check_alive)
-    before = pickle.loads(state)
-    WGANGP.restore(model, before)  # alone: nobody meets yet
-    backend.set_rng_state(model.rng, before["the draws"])
+    model = WGANGP(settings, sampler(images), images[0].size)
+    backend.set_rng_state(model.rng, draws)
     model.done = done
+    meet, write_back = joined(model, shared, rank, check_alive)
     trained = Replayed(model) if replay else model
-    shared.semaphores[0].release()
+    meet()
     try:
         with numpy.errstate(over="ignore", invalid="ignore"):
             while True:
-                wait(shared.semaphores[rank], check_alive)
-                if not shared.running.value:
+                meet()
+                if shared.order.value == END:
                     return
-                trained.iteration()
+                if shared.order.value == BRING_TOGETHER:
+                    write_back()
+                    meet()
+                elif shared.draws.value != drawn(model.rng):
+                    raise WorkersLost("two workers have drawn other random numbers: they train on other batches")
+                else:
+                    trained.iteration()
     except Exception as error:
         shared.message.value = f"with {type(error).__name__}: {error}".encode()[:299]
         os._exit(1)
