@@ -39,45 +39,51 @@ MODES = {
 }
 
 
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
 def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     """Train, and write all files of the run to ``args.out``; returns the exit status."""
     settings, out, status = run.settings, args.out, 0
-    judge = find_judge(args.data, args.size, images)
-    run.model(images)
+    print(described(images, args.data), flush=True)
+    if args.device == "cpu" and (line := threads.slower_kernels()):
+        warn(line)
     with locked(out), cli.endings() as signals, numpy.errstate(over="ignore", invalid="ignore"):
         refuse_another_run(args)  # another run may have begun meanwhile
-        print(described(images, args.data), flush=True)
-        if args.device == "cpu" and (line := threads.slower_kernels()):
-            warn(line)
-        try:
-            if run.done == 0:
-                run.draw_grid(out)
-                run.save(out)
-            bar = tqdm(total=settings.iterations, initial=run.done, unit="it", disable=None)
-            with bar, faster(run.gan, images, args) as (iteration, bring_together):
-                while run.done < settings.iterations and not signals:
-                    row = run.advance(iteration)
-                    if row:
-                        bar.set_postfix_str(measured(run), refresh=False)
-                    last = run.done == settings.iterations
-                    sample_due = last or run.done % settings.sample_every == 0
-                    evaluation_due = last or run.done % settings.evaluate_every == 0
-                    if sample_due or evaluation_due:
-                        bring_together()
-                        save_progress(run, args, sample_due, judge if evaluation_due else None)
-                    if evaluation_due and not last:
-                        write_page(run, out, judge)  # to be read during training
-                        say_without_bar(run, bar)
-                    bar.update()
-            if signals:
-                status = 128 + signals[0]
-                run.save(out)
-        except (DivergenceError, WorkersLost) as error:
-            status, rows, run = cli.FAILED, run.rows, load(out)
-            warn(f"error: {error}; {out / FILE} keeps iteration {run.done}")
-            run.rows = rows
-            run.write_curves(out)
-        write_page(run, out, judge)
+        with tqdm(total=settings.iterations, initial=run.done, desc="starting", bar_format=BAR, disable=None) as bar:
+            judge = find_judge(args.data, args.size, images)
+            run.model(images)
+            try:
+                if run.done == 0:
+                    run.draw_grid(out)
+                    run.save(out)
+                with faster(run.gan, images, args) as (iteration, bring_together):
+                    while run.done < settings.iterations and not signals:
+                        if run.advance(iteration):
+                            bar.set_postfix_str(measured(run), refresh=False)
+                        bar.update()
+                        last = run.done == settings.iterations
+                        sample_due = last or run.done % settings.sample_every == 0
+                        evaluation_due = last or run.done % settings.evaluate_every == 0
+                        if sample_due or evaluation_due:
+                            bring_together()
+                            save_progress(run, args, bar, sample_due, judge if evaluation_due else None)
+                        if evaluation_due and not last:
+                            bar.set_description_str("drawing the page")
+                            write_page(run, out, judge)  # to be read during training
+                            say(run, bar)
+                        bar.set_description_str("training", refresh=False)
+                if signals:
+                    status = 128 + signals[0]
+                    run.save(out)
+            except (DivergenceError, WorkersLost) as error:
+                status, rows, run = cli.FAILED, run.rows, load(out)
+                warn(f"error: {error}; {out / FILE} keeps iteration {run.done}")
+                run.rows = rows
+                run.write_curves(out)
+            bar.set_description_str("drawing the page")
+            write_page(run, out, judge)
+            bar.set_description_str("done" if status == 0 else "ended")
         if run.evaluations and judge:
             print_table(run, judge)
         if status == 0 and (line := run.collapse()):
@@ -99,13 +105,14 @@ def faster(gan: WGANGP, images: numpy.ndarray, args: argparse.Namespace) -> Iter
         yield (gan if args.no_replay else Replayed(gan, args.graph)).iteration, lambda: None
 
 
-def save_progress(run: Run, args: argparse.Namespace, sample: bool, judge: Judge | None) -> None:
+def save_progress(run: Run, args: argparse.Namespace, bar: tqdm, sample: bool, judge: Judge | None) -> None:
     """Draw a grid of samples, if one is due, have them judged, if there is a judge, and save all."""
     with threads.use_threads(args.threads * args.workers):  # the other workers wait meanwhile
         run.gan.check_finite()
         if sample:
             run.draw_grid(args.out)
         if judge:
+            bar.set_description_str("judging")
             run.evaluate(args.out, judge)
         run.save(args.out)
 
@@ -115,15 +122,14 @@ def measured(run: Run) -> str:
     return f"L1 {l1:.3f}, {SLOPE_NAMES[run.settings.slope]} {slope:.3f}"
 
 
-def say_without_bar(run: Run, bar: tqdm) -> None:
-    """Where there is no bar, a line: how far the run is, how good its samples are, and how long it will take."""
-    if not bar.disable:
-        return
+def say(run: Run, bar: tqdm) -> None:
+    """A line: how far the run is, how good its samples are, and, where no bar tells, how long it will take."""
     whole, metrics = run.settings.iterations, run.evaluations[-1] if run.evaluations else {}
     shown = [measured(run), *(f"{name} {metrics[name]:.3f}" for name in ("precision", "recall") if metrics)]
     left = round(run.seconds * (whole - run.done) / run.done)
-    to_go = f"{left // 60}:{left % 60:02} min of training to go"
-    print(f"{run.done:,} of {whole:,}: {', '.join(shown)}; {to_go}", flush=True)
+    to_go = f"; {left // 60}:{left % 60:02} min of training to go" if bar.disable else ""
+    tqdm.write(f"{run.done:,} of {whole:,}: {', '.join(shown)}{to_go}")
+    sys.stdout.flush()
 
 
 def described(images: numpy.ndarray, source: Path) -> str:

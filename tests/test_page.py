@@ -1,12 +1,18 @@
 """The page that a run leaves, and the generator in it, which answers to mouse, keyboard and touch."""
 
+import base64
+import html
+import io
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minigan.judge.classifier import Predictions
 from minigan.judge.judge import Judge
@@ -70,8 +76,11 @@ def test_the_page_holds_everything(judged):
     run(*TINY, "--data", judged, "--out", "a&b")
     made = Page(Path("a&b/report.html").read_text(encoding="utf-8"))
     assert made.links == [f"data:image/{kind};" for kind in ("png", "png", "gif", *["png"] * 4)]
+    assert made.text.index("Samples") < made.text.index("Play") < made.text.index("Over time")
     told = (
         "6 iterations in",
+        "Precision ",
+        "python run_mnist.py --iterations 6 --sample-every 3 --batch-size 4 --critic 8 --generator 8 --device cpu",
         "Over time",
         "After 6 iterations",
         "By class",
@@ -108,7 +117,7 @@ def test_the_pages_pixels_are_minigans_and_it_answers(tmp_path):
     activations = ("relu", "sigmoid"), ("leaky_relu", "tanh"), ("tanh", None), ("softplus", "sigmoid")
     for (hidden, output), noise in zip(activations, ("normal", "uniform") * 2):
         settings = Settings(critic=(2,), generator=(7, 9), noise_dim=4, hidden=hidden, output=output, noise=noise)
-        made, folder = Run(settings, (6, 5), {}), tmp_path / hidden
+        made, folder = Run(settings, (6, 5), {"data": "images"}), tmp_path / hidden
         for p in made.gan.ema.parameters():
             p.data = (p.data + np.float32(0.01)).astype("float16").astype("float32")  # as in the page
         folder.mkdir()
@@ -130,3 +139,28 @@ def test_a_run_leaves_the_page_with_every_evaluation(tmp_path, images, monkeypat
     run(*TINY, "--data", images, "--out", tmp_path, "--evaluate-every", 2)
     assert made == [2, 4, 6]
     assert '<section id="play" hidden>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_animation_plays_once_and_stands_still_before(judged):
+    run(*TINY, "--data", judged)
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    still, moving = re.search(
+        r'src="data:image/gif;base64,([^"]*)" data-moving="data:image/gif;base64,([^"]*)"', text
+    ).groups()
+    with (
+        Image.open(io.BytesIO(base64.b64decode(moving))) as grown,
+        Image.open(io.BytesIO(base64.b64decode(still))) as last,
+    ):
+        assert (grown.n_frames, last.n_frames) == (3, 1)
+        assert "loop" not in grown.info
+        grown.seek(2)
+        np.testing.assert_array_equal(np.asarray(grown.convert("L")), np.asarray(last.convert("L")))
+
+
+def test_the_command_that_repeats_a_run(judged):
+    run(*TINY, "--data", judged, "--hidden", "tanh", "--output", "none")
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    words = shlex.split(html.unescape(re.search("<pre>python run_mnist.py (.*?)</pre>", text)[1]))
+    run(*words)
+    once, again = (Path(out, "samples.png").read_bytes() for out in ("out", "again"))
+    assert once == again

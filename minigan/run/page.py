@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy
 
 from .. import backend
+from ..data import MNIST
 from ..settings import NOISES, Settings
 from . import pictures
 from .cli import flag, text
@@ -22,12 +24,18 @@ LOOKED_AT = 2_000  # samples, for some of each class
 
 SAMPLES = "Not chosen: from the noise that all grids of the run share."
 PROGRESS = "The same samples at several moments; iterations above."
-ANIMATION = "A frame for each grid of the run."
+ANIMATION = "A frame for each grid of the run. (It plays once, when it is first seen.)"
 INTERPOLATIONS = "Each row goes from one noise vector to another."
 CURVES = (
     "Over the seconds of training alone. From iteration 1,000 on a point is the mean of ten iterations, and from 10,000"
     " on of a hundred. L1 is the distance between samples and images as the critic sees it. Where L1 on test images"
     " parts from L1 on training images, the critic has begun to know the latter by heart."
+)
+# of metrics m of samples, and r of real images
+UNITS = "{m[units]:.2f} units: how far the samples are from test images, where other real images are 1. "
+SHARES = (
+    "Precision {m[precision]:.3f}: the share of samples that look real (of real images {r[precision]:.3f})."
+    " Recall {m[recall]:.3f}: the share of real images that samples look like ({r[recall]:.3f})."
 )
 EVALUATION = (
     "After {iteration:,} iterations. On the right, the same for real training images in the place of samples. Features,"
@@ -43,20 +51,30 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
     ``judge`` is a ``judge.Judge`` or None, and with one the metrics are there too.
     """
 
-    def picture(title: str, name: str, content: bytes, caption: str, kind: str = "pixels") -> str:
-        """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain"."""
+    def picture(
+        title: str, name: str, content: bytes, caption: str, kind: str = "pixels", still: bytes | None = None
+    ) -> str:
+        """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain".
+
+        Where there is a ``still``, it is shown until the picture, which moves, is first seen.
+        """
         write_if_free(folder / name, content)
-        data = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
-        image = f'<img class="{kind}" alt="{title}" src="{data}">'
+        moving = f' data-moving="{data(content, name)}"' if still else ""
+        image = f'<img class="{kind}" alt="{title}" src="{data(still or content, name)}"{moving}>'
         return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
     drawn = pictures.grid(run.samples(run.fixed_noise), run.settings.grid)
     curves = pictures.curves(run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
-    parts = [picture("Samples", "samples.png", drawn, SAMPLES)]
+    opening, parts = [picture("Samples", "samples.png", drawn, SAMPLES)], []
+    if run.evaluations and judge:
+        m = run.evaluations[-1]
+        opening.append(f"<p>{(UNITS if m['units'] else '') + SHARES}</p>".format(m=m, r=judge.real))
+    opening.append(f"<p>Once more, from the beginning, in another folder:</p><pre>{html.escape(command(run))}</pre>")
     if run.snapshots:
+        grown, last = pictures.animation(run.snapshots), pictures.animation(run.snapshots[-1:])
         parts += [
             picture("Over time", "progress.png", pictures.progress(run.snapshots), PROGRESS, "wide"),
-            picture("As they grew", "animation.gif", pictures.animation(run.snapshots), ANIMATION, "plain"),
+            picture("As they grew", "animation.gif", grown, ANIMATION, "plain", still=last),
         ]
     parts.append(picture("Curves", "curves.png", curves, CURVES, "wide"))
     if run.evaluations and judge:
@@ -74,8 +92,24 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
         picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
         table("Settings", "", [("flag", "value"), *given]),
     ]
-    slots = {"summary": html.escape(run.summary()), "generator": generator(run), "body": "\n".join(parts)}
+    slots = {"summary": html.escape(run.summary()), "opening": "\n".join(opening), "body": "\n".join(parts)}
+    slots["generator"] = generator(run)
     write_if_free(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
+
+
+def data(content: bytes, name: str) -> str:
+    return f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
+
+
+def command(run: Run) -> str:
+    """The command that trains a run once more, from its beginning."""
+    settings = [(x, getattr(run.settings, x.name)) for x in fields(Settings)]
+    words = [f"{flag(x)} {text(value)}" for x, value in settings if value != x.default]
+    about = run.metadata
+    words += [f"--{name} {about[name]}" for name in ("device", "workers", "threads", "size") if about.get(name)]
+    if Path(about["data"]) != MNIST.resolve():
+        words.append(f"--data {shlex.quote(about['data'])}")
+    return " ".join(["python run_mnist.py", *words, "--out again"])
 
 
 def generator(run: Run) -> str:

@@ -68,7 +68,7 @@ def progress(snapshots: Sequence[Snapshot]) -> bytes:
 
 
 def animation(snapshots: Sequence[Snapshot]) -> bytes:
-    """A GIF of the samples at all snapshots, with the iteration above each; the last frame stays longest."""
+    """A GIF of the samples at all snapshots, with the iteration above each; it plays once, and stays at the last."""
     from matplotlib.font_manager import findfont
 
     font = ImageFont.truetype(findfont("DejaVu Sans"), 14)
@@ -82,8 +82,7 @@ def animation(snapshots: Sequence[Snapshot]) -> bytes:
         frame.paste(picture, (0, 24))
         ImageDraw.Draw(frame).text((frame.width / 2, 12), f"{iteration:,}", fill=0, font=font, anchor="mm")
         frames.append(frame)
-    how = {"format": "gif", "duration": [*[250] * (len(frames) - 1), 2000], "loop": 0}
-    return in_memory(frames[0].save, save_all=True, append_images=frames[1:], **how)
+    return in_memory(frames[0].save, format="gif", save_all=True, append_images=frames[1:], duration=250)
 
 
 def curves(rows: Sequence[tuple[int, float, float, float]], slope_name: str, evaluations: Sequence[dict] = ()) -> bytes:
