@@ -22,6 +22,12 @@ def grad(
 ) -> tuple[Tensor, ...]:
     """The gradients of the sum of ``g * output`` over ``outputs`` and ``grad_outputs``, with respect to each input.
 
+    >>> x = mg.tensor([3.0], requires_grad=True)
+    >>> (g,) = mg.grad(x**3, x, create_graph=True)  # 3 x^2, recorded: it can be differentiated in turn
+    >>> (h,) = mg.grad(g, x)  # 6 x
+    >>> print(g.item(), h.item())
+    27.0 18.0
+
     Arguments mean, by their names, what they do in ``torch.autograd.grad``. A missing ``grad_outputs`` stands for 1,
     for outputs of one element; an array is held, not copied. With ``create_graph`` the sweep itself is recorded, so
     that the gradients can be differentiated in turn: this is the whole of double backprop. Each gradient has its

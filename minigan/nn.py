@@ -92,6 +92,12 @@ class SpectralLinear(Linear):
 class MLP:
     """A stack of affine layers of the given sizes, (n, sizes[0]) to (n, sizes[-1]).
 
+    >>> critic = mg.nn.MLP([784, 256, 1], hidden="leaky_relu", rng=0)
+    >>> critic(np.ones((64, 784), "float32")).shape
+    (64, 1)
+    >>> [p.shape for p in critic.parameters()]
+    [(784, 256), (256,), (256, 1), (1,)]
+
     ``hidden`` names the activation between layers (relu, leaky_relu with slope 0.2, tanh, softplus), ``output`` the
     last activation (None, "sigmoid", "tanh"), ``init`` the distribution of the weights ("he": normal with variance 2 /
     in; "uniform": U(-0.05, 0.05)); ``layer`` is Linear or SpectralLinear. ``rng`` is a NumPy generator or a seed: the

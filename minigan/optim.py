@@ -9,6 +9,13 @@ from .tensor import Tensor
 class Adam:
     """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, in place: a step writes into each parameter's own array.
 
+    >>> x = mg.tensor([3.0], requires_grad=True)
+    >>> adam = mg.optim.Adam([x], lr=0.1)
+    >>> for _ in range(200):
+    ...     adam.step(mg.grad((x - 1) ** 2, x))
+    >>> print(f"{x.item():.3f}")
+    1.000
+
     ``m`` and ``v`` are the moments, ``t`` the number of steps, and ``lr`` can be set between steps. All are arrays on
     the device, so that a replayed step uses the current values. Raises ValueError for a parameter given twice.
     """

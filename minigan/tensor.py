@@ -135,6 +135,11 @@ class Tensor:
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     """A Tensor holding a copy of ``data`` (array, Tensor, list or number) on the device in use: a constant, or a leaf.
 
+    >>> x = mg.tensor([1.0, -2.0], requires_grad=True)  # a leaf: grad can be asked for a gradient with respect to it
+    >>> y = (x * x).sum()  # remembers how it was made
+    >>> y.item(), mg.grad(y, x)[0].data.tolist()
+    (5.0, [2.0, -4.0])
+
     What has a float dtype keeps it; anything else becomes float32. Raises TypeError for complex numbers, for half
     precision, and for what is not numbers at all.
     """
@@ -185,6 +190,11 @@ def no_grad() -> Switch:
 
 def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
     """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
+
+    >>> @mg.primitive(lambda g, out, x: g * (2 * x))  # made of primitives, so there are derivatives of any order
+    ... def square(x):
+    ...     return x * x
+    >>> mg.gradcheck(square, [1.0, -2.0], order=3)  # against finite differences
 
     The first parameters of ``forward`` are the operands: Tensors, whose arrays ``forward`` gets, or constants (arrays
     and numbers, to which no gradient flows; they are held, not copied). The other parameters, as axes, shapes and

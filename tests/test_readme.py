@@ -1,6 +1,7 @@
 """What the README files show is what happens: their Python prints what stands there, and their commands exist."""
 
 import contextlib
+import doctest
 import importlib
 import io
 import re
@@ -8,13 +9,18 @@ import shlex
 import shutil
 from textwrap import indent
 
+import numpy as np
 import pytest
 
+import minigan as mg
 import run_mnist
-from minigan.data import MNIST
+from minigan.data import MNIST, load_images, sampler
 from minigan.explain import __main__ as explaining
 from minigan.explain import explain
 from minigan.explain.drawing import draw
+from minigan.run import load
+from minigan.settings import Settings
+from minigan.training import WGANGP, outputs
 from tests.running import ROOT, TINY, run
 
 TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("[mt]*/**/README.md")]}
@@ -38,15 +44,33 @@ def test_every_block_is_of_a_kind_that_is_tested():
     assert len(re.findall(r"^```", "".join(TEXTS.values()), re.MULTILINE)) == 2 * len(ALL)
 
 
-def test_the_python_prints_what_stands_there(tmp_path):
-    """Beside a run in ``out``; lines that are shown before the program that they are of run there."""
+@pytest.fixture
+def ran(tmp_path):
+    """A run in ``out``."""
     shutil.copy(MNIST / "train-images-idx3-ubyte.gz", tmp_path)
     run(*TINY, "--data", tmp_path)
+
+
+def test_the_python_prints_what_stands_there(ran):
+    """Lines that are shown before the program that they are of run there."""
     for blocks in BLOCKS.values():
         names = {}
         for (kind, code), (after, text) in zip(blocks, [*blocks[1:], ("", "")]):
             if kind == "python" and ALONE not in code and not any(indent(code, "    ") in other for _, other in blocks):
                 assert printed(exec, code, names) == (text if after == "text" else ""), code
+
+
+EXAMPLES = [mg.grad, mg.tensor, mg.primitive, mg.nn.MLP, mg.optim.Adam, WGANGP, explain, load]
+
+
+def test_the_examples_in_docstrings(ran):
+    known = [sampler, load_images, outputs, Settings, *EXAMPLES]
+    names = {"mg": mg, "np": np} | {x.__name__: x for x in known}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for thing in EXAMPLES:
+        (example,) = doctest.DocTestFinder(recurse=False).find(thing, thing.__name__, globs=dict(names))
+        assert len(example.examples) >= 2, thing
+        assert runner.run(example, out=pytest.fail).failed == 0
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

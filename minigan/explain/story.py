@@ -207,6 +207,14 @@ class Story:
 def explain(f: Callable[..., Any], *args: Any, **named: Any) -> Story:
     """Run ``f(*args, **named)``, and return the Story of its differentiation: print it, or ``draw`` it.
 
+    >>> def cube(x):
+    ...     (g,) = mg.grad(x**3, x)
+    ...     return locals()
+    >>> print(explain(cube, mg.tensor([2.0], requires_grad=True)))
+    The computation
+    ...
+    2      x   g         [12]   (an input, and all its uses are in)
+
     If ``f`` returns a dict (``return locals()``), its keys name the Tensors. A ValueError of ``f``, as for an
     unrecorded gradient, ends the story; the Tensors then have the names of the local variables of ``f`` at that point.
     """

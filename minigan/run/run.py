@@ -216,6 +216,10 @@ class Run:
 def load(path: Path | str) -> Run:
     """The run that ``save`` wrote in a folder, on the device in use. Raises DataError for any other file.
 
+    >>> run = load("out")
+    >>> run.new_samples(16).shape  # float32 in [0, 1]
+    (16, 28, 28)
+
     On another kind of device than before, or another model of GPU, the run continues with other random numbers.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
