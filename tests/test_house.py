@@ -1,6 +1,7 @@
 """The house: folders know files, no file knows a folder, imports run one way, and what stands first stands alone."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -31,16 +32,28 @@ def imports(name):
     return found & MODULES.keys() | {f"{folder}.__init__" for folder in beside}
 
 
+def known_folders(folder):
+    inside = [name for name in MODULES if name.startswith(f"{folder}.")]
+    return {to.partition(".")[0] for name in inside for to in imports(name)} & FOLDERS - {folder}
+
+
 def test_no_circle():
     """Neither of modules nor of folders. A CycleError names the circle."""
     graph = {name: imports(name) for name in MODULES}
     assert graph["autodiff"] == {"backend", "guards", "ops", "tensor"}
     TopologicalSorter(graph).prepare()
-    of = {
-        folder: {to.partition(".")[0] for name in MODULES if name.startswith(f"{folder}.") for to in graph[name]}
-        for folder in FOLDERS
-    }
-    TopologicalSorter({folder: (known & FOLDERS) - {folder} for folder, known in of.items()}).prepare()
+    TopologicalSorter({folder: known_folders(folder) for folder in FOLDERS}).prepare()
+
+
+def test_the_map_is_of_this_house():
+    """Each file stands above those that it knows, and each arrow between folders is an import."""
+    drawn = (ROOT / ".readme" / "map.svg").read_text(encoding="utf-8")
+    rows = {name: int(row) for row, name in re.findall(r'data-row="(\d)"[^>]*>(\w+)<', drawn)}
+    assert rows.keys() == FILES - {"__init__"}
+    assert all(rows[known] < rows[name] for name in rows for known in imports(name) if known in rows)
+    assert set(re.findall(r'data-folder="(\w+)"', drawn)) == FOLDERS
+    arrows = set(re.findall(r'data-from="(\w+)" data-to="(\w+)"', drawn))
+    assert arrows == {(folder, to) for folder in FOLDERS for to in known_folders(folder)}
 
 
 def test_no_file_knows_a_folder():

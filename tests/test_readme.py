@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import shutil
+import zlib
 from textwrap import indent
 
 import numpy as np
@@ -26,6 +27,7 @@ from tests.running import ROOT, TINY, run
 TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("[mt]*/**/README.md")]}
 BLOCKS = {path: re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for path, text in TEXTS.items()}
 ALL = [block for blocks in BLOCKS.values() for block in blocks]
+CHINESE = ROOT / ".readme" / "README.zh.md"
 ALONE = "digits.png"  # in a program that test_house runs, without the folders
 SHOWN = [text for kind, text in ALL if kind == "text"]
 LINES = [line for kind, text in ALL if kind == "sh" for line in re.split(r"\n|&&", text)]
@@ -87,9 +89,24 @@ def test_the_commands_are_there(words):
 
 
 def test_the_links_lead_somewhere():
-    for path, text in TEXTS.items():
+    for path, text in (TEXTS | {CHINESE: CHINESE.read_text(encoding="utf-8")}).items():
         for link in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (path.parent / link).exists(), (path, link)
+
+
+def test_the_chinese_readme_is_of_this_one():
+    """Its blocks, formulas, pictures and figures are the same; each section was written by what stands here now."""
+    here, there = TEXTS[ROOT / "README.md"], CHINESE.read_text(encoding="utf-8")
+    for what in (r"^```.*?^```$", r"^\$\$.*?\$\$$", r"\w+\.(?:png|svg)\)", r"(?<=\| )[-\d][^|]*?(?= \|)"):
+        one, other = (re.findall(what, text, re.MULTILINE | re.DOTALL) for text in (here, there))
+        assert one == other, what
+    for section, written in zip(
+        re.split("^## ", here, flags=re.MULTILINE), re.split("^## ", there, flags=re.MULTILINE), strict=True
+    ):
+        title, now = written.partition("\n")[0], f"<!-- {zlib.crc32(section.encode()):08x} -->"
+        assert now in written, (
+            f"README.zh.md, {title}: reread it by README.md, whose section changed, and write {now} there"
+        )
 
 
 def test_the_explanation_is_the_programs():
