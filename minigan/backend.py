@@ -235,7 +235,7 @@ def _adam_step(
                 numpy.multiply(gi, 1 - beta1, out=s)
                 mi += s
             else:
-                mi[...] = gi
+                mi = gi  # and m, of which nothing would be read, stays 0
             vi *= beta2
             numpy.multiply(gi, gi, out=s)
             s *= 1 - beta2

@@ -60,18 +60,18 @@ class Settings:
     Raises ValueError for values that are not allowed, and for names that do not go together.
     """
 
-    iterations: int = option(12_000, "generator steps to train for", COUNT)
-    sample_every: int = option(500, "iterations between two sample grids", COUNT)
-    evaluate_every: int = option(2_000, "iterations between two evaluations of the samples", COUNT)
+    iterations: int = option(21_000, "generator steps to train for", COUNT)
+    sample_every: int = option(1_000, "iterations between two sample grids", COUNT)
+    evaluate_every: int = option(4_000, "iterations between two evaluations of the samples", COUNT)
     grid: int = option(10, "rows and columns of a sample grid", Number(int, 1, 100))
     seed: int = option(0, "of everything random", Number(int, 0))
 
     batch_size: int = option(64, "samples in a batch", COUNT)
-    critic_steps: int = option(2, "critic steps for each generator step", Number(int, 1, 10**4))
+    critic_steps: int = option(1, "critic steps for each generator step", Number(int, 1, 10**4))
     learning_rate: float = option(2e-3, "Adam's, for both networks", POSITIVE)
     decay: str = option("constant", "of the learning rate over the run", DECAYS)
     betas: tuple[float, float] = option((0.0, 0.9), "Adam's, for both networks", Number(float, 0, 1))
-    average: float = option(0.9995, "share that the generator's running average keeps; 0: none", Number(float, 0, 1))
+    average: float = option(0.9993, "share that the generator's running average keeps; 0: none", Number(float, 0, 1))
 
     game: str = option("wgan", "the two losses", GAMES)
     penalty: str = option("two-sided", "on the critic's slopes", FORMS)
@@ -87,7 +87,7 @@ class Settings:
     output: str | None = option("sigmoid", "at the generator's end, for pixels in [0, 1]", OUTPUTS)
     critic_output: str | None = option(None, "at the critic's end", OUTPUTS)
     init: str = option("he", "how the weights are drawn", INITS)
-    noise: str = option("normal", "what samples are made of", NOISES)
+    noise: str = option("uniform", "what samples are made of", NOISES)
     noise_dim: int = option(32, "numbers of noise that make a sample", COUNT)
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Settings:
 
 PRESETS = {
     "default": Settings(),
-    "long": Settings(iterations=100_000, average=0.9999, sample_every=4_000, evaluate_every=10_000),
+    "long": Settings(iterations=150_000, average=0.9999, sample_every=6_000, evaluate_every=15_000),
     "article": Settings(  # the article's own program
         iterations=400_000,
         sample_every=1_000,
@@ -121,7 +121,6 @@ PRESETS = {
         critic=(128, 32),
         generator=(32, 128),
         init="uniform",
-        noise="uniform",
         noise_dim=10,
     ),
 }

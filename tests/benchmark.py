@@ -32,7 +32,7 @@ MNIST = load_images().reshape(-1, 784)
 
 SIZES = {  # the critic's widths, which are the generator's backwards; of the noise, of a batch; critic steps
     "article": ((128, 32), 10, 100, 5),
-    "default": ((256, 128), 32, 64, 2),
+    "default": ((256, 128), 32, 64, 1),
     "middle": ((512, 256), 100, 64, 5),
     "large": ((1024, 1024), 128, 256, 5),
 }
