@@ -48,11 +48,11 @@ def train(run: Run, images: numpy.ndarray, args: argparse.Namespace) -> int:
     print(described(images, args.data), flush=True)
     if args.device == "cpu" and (line := threads.slower_kernels()):
         warn(line)
+    judge = find_judge(args.data, args.size, images)
+    run.model(images)
     with locked(out), cli.endings() as signals, numpy.errstate(over="ignore", invalid="ignore"):
         refuse_another_run(args)  # another run may have begun meanwhile
         with tqdm(total=settings.iterations, initial=run.done, desc="starting", bar_format=BAR, disable=None) as bar:
-            judge = find_judge(args.data, args.size, images)
-            run.model(images)
             try:
                 if run.done == 0:
                     run.draw_grid(out)

@@ -28,7 +28,11 @@ ALLOWED = {field.name: field.metadata["allowed"] for field in fields(Settings)}
 CHOICES = {name: list(names) for name, names in ALLOWED.items() if isinstance(names, Choices) and name != "slope"}
 CHOICES["constraint"].remove("spectral")
 VARIANTS = [{name: names[i % len(names)] for name, names in CHOICES.items()} for i in range(len(GAMES))]
-WIDTHS = [{"critic": (5, 2, 7), "generator": (4,)}, {"critic": (2, 4, 3, 8), "generator": (3, 1, 5, 4)}]
+WIDTHS = [
+    {"critic": (), "generator": ()},
+    {"critic": (5, 2, 7), "generator": (4,)},
+    {"critic": (2, 4, 3, 8), "generator": (3, 1, 5, 4)},
+]
 
 
 def together(number, work, dtype="float64"):

@@ -24,7 +24,9 @@ from minigan.settings import NOISES, Settings
 from minigan.training import WGANGP, outputs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 9), dtype="uint8")
-SMALL = Settings(batch_size=4, critic=(6, 5), generator=(5, 6), noise_dim=3, iterations=10)
+SMALL = Settings(
+    batch_size=4, critic_steps=2, critic=(6, 5), generator=(5, 6), noise="normal", noise_dim=3, iterations=10
+)
 CHOICES = {f.name: f.metadata["allowed"] for f in fields(Settings) if isinstance(f.metadata["allowed"], Choices)}
 EVERY = [
     *({name: choice} for name, choices in CHOICES.items() for choice in choices),

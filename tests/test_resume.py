@@ -41,7 +41,7 @@ def finished_at(iteration, *argv):
     [
         (killed_at, 8, "--preset article"),
         (killed_at, 9, "--constraint spectral --penalty none --game hinge --no-replay"),
-        (killed_at, 11, "--slope difference --decay linear --constraint clip --average 0 --seed 3"),
+        (killed_at, 11, "--slope difference --decay linear --constraint clip --average 0 --critic-steps 2 --seed 3"),
         (finished_at, 7, ""),
         (stopped_at, 1017, "--iterations 1018 --sample-every 509 --evaluate-every 509"),  # a row is a mean of several
     ],
@@ -110,7 +110,7 @@ def test_a_signal_ends_a_run_that_saves_everything(name, images, quick, capsys):
 
 
 def test_ctrl_c_while_the_page_is_made_lets_it_be_finished(images, quick, monkeypatch):
-    monkeypatch.setattr("minigan.run.pictures.animation", lambda _: signal.raise_signal(signal.SIGINT) or b"")
+    monkeypatch.setattr("minigan.run.pictures.progress", lambda _: signal.raise_signal(signal.SIGINT) or b"")
     assert run(*TINY, "--data", images) == 0
     assert Path("out", "report.html").exists()
 

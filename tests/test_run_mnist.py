@@ -283,7 +283,7 @@ def test_what_cannot_be_replayed_is_one_line(images, quick, capsys, monkeypatch)
     monkeypatch.setattr(WGANGP, "draw_noise", lambda model, n: np.zeros((n, model.settings.noise_dim), "float32"))
     assert run(*TINY, "--data", images) == 0
     assert capsys.readouterr().err == (
-        "run_mnist.py: iterations are not replayed, but run as they are: linear got an array (8, 32) that no kernel"
+        "run_mnist.py: iterations are not replayed, but run as they are: linear got an array (4, 32) that no kernel"
         " made and the state does not hold\n"
     )
 

@@ -56,7 +56,7 @@ class Shared(NamedTuple):
 def shared_by(number: int, model: WGANGP, dim: int, context: Any) -> Shared:
     """Memory for so many workers, which from now on holds the model's arrays."""
     s = model.settings
-    generated, hidden = s.batch_size * s.critic_steps, max(*s.critic, *s.generator)
+    generated, hidden = s.batch_size * s.critic_steps, max([1, *s.critic, *s.generator])
     summed = number * max(s.batch_size * dim, max(generated, 2 * s.batch_size) * hidden)
     tables = [context.RawArray("f", max(summed, generated * dim)) for _ in range(2)]
     state = context.RawArray("d", sum(-(-x.array.nbytes // 8) for x in model.state().values()))
