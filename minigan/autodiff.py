@@ -1,4 +1,4 @@
-"""The derivative of anything with respect to anything, by one reverse sweep."""
+"""The derivatives of Tensors with respect to Tensors that they were made of, by one reverse sweep."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar

@@ -33,7 +33,7 @@ from .threads import use_threads
 ENDS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]  # ask to end
-SPINS = 3000
+SPINS = 3000  # a third of a millisecond: most waits are shorter, and to wake up takes a tenth
 PATIENCE = 1.0  # seconds between two checks that the others are alive
 END, ITERATE, BRING_TOGETHER = range(3)  # what the first process has the others do
 
