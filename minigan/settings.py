@@ -62,7 +62,7 @@ class Settings:
 
     iterations: int = option(21_000, "generator steps to train for", COUNT)
     sample_every: int = option(1_000, "iterations between two sample grids", COUNT)
-    evaluate_every: int = option(4_000, "iterations between two evaluations of the samples", COUNT)
+    evaluate_every: int = option(3_500, "iterations between two evaluations of the samples", COUNT)
     grid: int = option(10, "rows and columns of a sample grid", Number(int, 1, 100))
     seed: int = option(0, "of everything random", Number(int, 0))
 

@@ -385,10 +385,11 @@ def growth(device, rounds):
     """Milliseconds an iteration over batch size, width and workers, and memory over 20,000 iterations."""
     base, memory, panels = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), critic_steps=1), {}, []
     smallest = Minigan(replace(base, critic=(16,), generator=(16,), batch_size=8), device)
-    for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
-        timed(smallest, end - start)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory[end] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+    with smallest.shared():
+        for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
+            timed(smallest, end - start)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory[end] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
     batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
     wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
     for what, sizes in (("batch size", batches), ("width", wider)):

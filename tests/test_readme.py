@@ -97,7 +97,7 @@ def test_the_links_lead_somewhere():
 def test_the_chinese_readme_is_of_this_one():
     """Its blocks, formulas, pictures and figures are the same; each section was written by what stands here now."""
     here, there = TEXTS[ROOT / "README.md"], CHINESE.read_text(encoding="utf-8")
-    for what in (r"^```.*?^```$", r"^\$\$.*?\$\$$", r"\w+\.(?:png|svg)\)", r"(?<=\| )[-\d][^|]*?(?= \|)"):
+    for what in (r"^```.*?^```$", r"^\$\$.*?\$\$$", r"\w+\.(?:png|svg)\)", r"(?<=\| )\d[\d., s]*(?= \|)"):
         one, other = (re.findall(what, text, re.MULTILINE | re.DOTALL) for text in (here, there))
         assert one == other, what
     for section, written in zip(
