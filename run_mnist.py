@@ -37,8 +37,6 @@ MODES = {
     "evaluate": (*READING, "seed"),
     "generate": ("device", "workers", "threads", "seed"),
 }
-
-
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 

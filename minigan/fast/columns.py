@@ -107,8 +107,7 @@ class Outputs(Columns):
 
 
 # The axes of weight and bias that are shared out; of a Linear, and of the bias of Rows, each worker has the whole.
-AXES: dict[type, tuple[int | None, int | None]] = {Linear: (None, None), Columns: (1, 0), Rows: (0, None)}
-AXES[Outputs] = AXES[Columns]
+AXES: dict[type, tuple] = {Linear: (None, None), Columns: (1, 0), Rows: (0, None), Outputs: (1, 0)}
 
 
 def kinds(network: MLP, number: int, gather: bool) -> list[type]:
