@@ -7,7 +7,7 @@ from typing import Any
 
 from . import backend, guards, ops
 from .backend import Array
-from .tensor import Tensor, recording
+from .tensor import Operator, Switch, Tensor, is_recording
 
 watcher: ContextVar[Any] = ContextVar("watcher", default=None)  # is told of this thread's sweeps
 
@@ -78,34 +78,34 @@ def sweep(seeds: Sequence[tuple[Tensor, Tensor]], inputs: set[Tensor], create_gr
         g = g if g.shape == x.shape else ops.sum_to(g, x.shape)  # where x was broadcast, its copies' gradients add up
         gradients[x] = gradients[x] + g if x in gradients else g
 
-    with recording(create_graph):
+    with Switch(is_recording, create_graph):
         for y, g in seeds:
             if y in nodes:  # another output may not depend on any input
                 contribute(y, g)
-        for node in nodes:  # newest first: whatever uses a node is newer, and has contributed to its gradient by then
+        for node, ways in nodes.items():  # newest first: what uses a node is newer, and has contributed to its gradient
             g = gradients[node] if node in inputs else gradients.pop(node)  # what is used up is freed
             if watch:
                 watch.visit(node, g)
             guards.check_unchanged(node)
-            for x, vjp in node.operands():
-                if x in nodes:
-                    result = guards.check_gradient(vjp(g, node, *node.args), node, x)
-                    contribute(x, result)
-                    if watch:
-                        watch.vjp(node, x, result)
+            for x, vjp in ways:
+                result = guards.check_gradient(vjp(g, node, *node.args), node, x)
+                contribute(x, result)
+                if watch:
+                    watch.vjp(node, x, result)
     return gradients if create_graph else {x: g.without_record() for x, g in gradients.items()}
 
 
-def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, None]:
-    """The Tensors on a way from an output back to an input, newest first."""
+def between(inputs: set[Tensor], outputs: Sequence[Tensor]) -> dict[Tensor, list[tuple[Tensor, Operator]]]:
+    """The Tensors on a way from an output back to an input, newest first; each with its operands there, and vjps."""
     oldest = min((x.birth for x in inputs), default=0)
-    made_of, stack, nodes = dict[Tensor, list[Tensor]](), list(outputs), dict[Tensor, None]()
+    found, stack, nodes = dict[Tensor, list](), list(outputs), dict[Tensor, list]()
     while stack:
         x = stack.pop()
-        if x.birth >= oldest and x not in made_of:  # what is older than every input was made of none
-            made_of[x] = [operand for operand, _ in x.operands()]
-            stack += made_of[x]
-    for x in sorted(made_of, key=attrgetter("birth")):  # oldest first: operands before what was made of them
-        if x in inputs or any(operand in nodes for operand in made_of[x]):
-            nodes[x] = None
+        if x.birth >= oldest and x not in found:  # what is older than every input was made of none
+            found[x] = x.operands()
+            stack += [operand for operand, _ in found[x]]
+    for x in sorted(found, key=attrgetter("birth")):  # oldest first: operands before what was made of them
+        ways = [(operand, vjp) for operand, vjp in found[x] if operand in nodes]
+        if ways or x in inputs:
+            nodes[x] = ways
     return dict(reversed(nodes.items()))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy
@@ -25,7 +25,7 @@ xp: Any  # numpy or cupy; ``use`` sets xp and the functions below
 matmul: Callable[[Array, Array], Array]
 sigmoid: Callable[[Array], Array]
 softplus: Callable[[Array], Array]
-adam_step: Callable[..., None]
+fused_adam_step: Callable[..., None] | None  # on a GPU; on the CPU Adam's step is ``optim``'s own
 
 tape: ContextVar[Any] = ContextVar("tape", default=None)  # of each thread: what records its kernel calls, if anything
 
@@ -39,16 +39,16 @@ def use(device: str) -> None:
 
     Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays the same.
     """
-    global xp, matmul, sigmoid, softplus, adam_step
+    global xp, matmul, sigmoid, softplus, fused_adam_step
     if device == "cpu":
         # glibc gives freed memory back to the system, and each iteration would fetch megabytes again, page by page.
         # Once a block of nearly 32 MiB has been freed, glibc keeps freed memory for the next array (mallopt(3)).
         numpy.empty(2**25 - 2**16, "uint8")
-        xp, matmul, sigmoid, softplus, adam_step = numpy, _matmul, _sigmoid, _softplus, kernel(_adam_step)
+        xp, matmul, sigmoid, softplus, fused_adam_step = numpy, _matmul, _sigmoid, _softplus, None
     elif device == "gpu":
         cupy = _usable_cupy()
         xp, matmul, (sigmoid, softplus, *step) = cupy, cupy.matmul, _fused_kernels(cupy)
-        adam_step = kernel(_adam_step_by(*step))
+        fused_adam_step = kernel(_adam_step_by(*step))
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
 
@@ -99,19 +99,25 @@ def is_read_only(x: Array) -> bool:
     return xp is numpy and not x.flags.writeable
 
 
-def span(x: Array) -> tuple[int, int]:
-    """The addresses of the first byte of ``x``, and of the byte behind its last."""
+def place(x: Array) -> tuple:
+    """Where ``x`` lies: the addresses of its first byte and behind its last, and how its elements lie between them."""
     start = x.data.ptr if hasattr(x, "get") else x.__array_interface__["data"][0]
-    steps = [(n - 1) * step for n, step in zip(x.shape, x.strides)] if x.size else [-x.itemsize]
-    return start + sum(step for step in steps if step < 0), start + x.itemsize + sum(step for step in steps if step > 0)
+    if x.flags.c_contiguous or x.flags.f_contiguous:
+        return start, start + x.nbytes, start, (x.nbytes,), (1,), 1
+    steps = [(n - 1) * step for n, step in zip(x.shape, x.strides)]
+    low, high = sum(step for step in steps if step < 0), sum(step for step in steps if step > 0)
+    return start + low, start + high + x.itemsize, start, x.shape, x.strides, x.itemsize
 
 
-def overlap(x: Array, y: Array) -> bool:
-    """Whether x and y share memory; on a GPU, where to ask would be a computation, whether their addresses meet."""
-    if xp is numpy:
-        return numpy.shares_memory(x, y)
-    (start, stop), (first, last) = span(x), span(y)
-    return start < last and first < stop
+def overlap(x: tuple, y: tuple) -> bool:
+    """Whether arrays at two places share memory. Nothing is read there: the arrays may be gone, or on the GPU."""
+    if max(x[0], y[0]) >= min(x[1], y[1]):
+        return False
+    arrays = (
+        {"data": (start, True), "shape": shape, "strides": strides, "typestr": f"|V{itemsize}", "version": 3}
+        for _, _, start, shape, strides, itemsize in (x, y)
+    )
+    return numpy.shares_memory(*(SimpleNamespace(__array_interface__=array) for array in arrays))  # type: ignore[arg-type]
 
 
 def checked_read(x: Array) -> Array:
@@ -152,10 +158,10 @@ def set_rng_state(rng: Any, state: Any) -> bool:
     if xp is numpy:
         rng.bit_generator.state = state
         return True
-    held = rng.bit_generator._state
-    if held.shape != state.shape:
+    own = rng.bit_generator._state
+    if own.shape != state.shape:
         return False
-    held[...] = xp.asarray(state)
+    own[...] = xp.asarray(state)
     return True
 
 
@@ -202,53 +208,6 @@ def _softplus(x: Array) -> Array:
     y = numpy.log1p(numpy.exp(-numpy.abs(x)))
     y += numpy.clip(x, 0, numpy.inf)
     return y
-
-
-def _adam_step(
-    gs: list[Array],
-    ps: list[Array],
-    ms: list[Array],
-    vs: list[Array],
-    t: Array,
-    lr: Array,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """One step of Adam, in place: gradients ``gs``, parameters ``ps``, moments ``ms`` and ``vs``.
-
-    Kingma and Ba 2015, algorithm 1. ``t``, the number of steps, and ``lr``, the learning rate, are float64 of shape ().
-    The bias corrections are made on numbers instead of arrays, as the end of section 2 of the paper proposes.
-    """
-    t += 1
-    beta1, beta2 = betas
-    root = (1 - beta2 ** float(t)) ** 0.5
-    rate, eps = float(lr) * root / (1 - beta1 ** float(t)), eps * root
-    for arrays in zip(gs, ps, ms, vs):
-        g, p, m, v = (numpy.atleast_1d(a) for a in arrays)
-        rows = max(1, 65536 * len(p) // max(1, p.size))  # so many rows of each array stay in the cache between passes
-        scratch = numpy.empty_like(p[:rows])
-        for start in range(0, len(p), rows):
-            gi, pi, mi, vi = (a[start : start + rows] for a in (g, p, m, v))
-            s = scratch[: len(gi)]
-            if beta1:
-                mi *= beta1
-                numpy.multiply(gi, 1 - beta1, out=s)
-                mi += s
-            else:
-                mi = gi  # and m, of which nothing would be read, stays 0
-            vi *= beta2
-            numpy.multiply(gi, gi, out=s)
-            s *= 1 - beta2
-            vi += s
-            numpy.sqrt(vi, out=s)
-            s += eps
-            numpy.divide(mi, s, out=s)
-            s *= rate
-            pi -= s
-        if t % 1000 == 0:  # where the gradient stays 0, moments become denormal numbers, which are slow
-            tiny = numpy.finfo(m.dtype).tiny
-            m *= numpy.abs(m) >= tiny
-            v *= v >= tiny
 
 
 def _usable_cupy() -> ModuleType:
@@ -309,16 +268,17 @@ def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
 
 
 def _adam_step_by(next_step: Any, move: Any) -> Callable[..., None]:
-    """``_adam_step`` by CUDA kernels: ``next_step`` counts the step, and ``move`` updates one parameter."""
+    """``optim._adam_step`` by CUDA kernels: ``next_step`` counts the step, and ``move`` updates one parameter."""
 
-    @wraps(_adam_step)
-    def step(gs: Any, ps: Any, ms: Any, vs: Any, t: Array, lr: Array, betas: tuple[float, float], eps: float) -> None:
+    def _adam_step(
+        gs: Any, ps: Any, ms: Any, vs: Any, t: Array, lr: Array, betas: tuple[float, float], eps: float
+    ) -> None:
         rates = xp.empty(2, ps[0].dtype)
         next_step(lr, *betas, eps, t, rates)
         for g, p, m, v in zip(gs, ps, ms, vs):
             move(g, *betas, rates[0], rates[1], p, m, v)
 
-    return step
+    return _adam_step
 
 
 use("cpu")

@@ -11,12 +11,12 @@ graph of a product holds the mask, and no gradient flows to it. ``kernel`` marks
 recorded for a replay; ``primitive`` marks its function too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import backend
 from .backend import Array, kernel, unwrap
-from .tensor import Tensor, primitive
+from .tensor import Tensor, primitive, tensor
 
 Axis = int | tuple[int, ...] | None
 
@@ -212,14 +212,15 @@ def concatenate_pair(x: Array, y: Array, axis: int = 0) -> Array:
     return backend.xp.concatenate((x, y), axis=axis)
 
 
-def concatenate(tensors: Sequence[Tensor | Array], axis: int = 0) -> Tensor:
-    """One after the other along an axis, by pairs of halves. Raises ValueError for none at all."""
-    if not len(tensors):
+def concatenate(tensors: Iterable[Tensor | Array], axis: int = 0) -> Tensor:
+    """One after the other along an axis, by pairs, and pairs of pairs. Raises ValueError for none at all."""
+    pieces = list(tensors)
+    if not pieces:
         raise ValueError("concatenate: expected one Tensor or more, got none")
-    if len(tensors) == 1:
-        return tensors[0]
-    half = len(tensors) // 2
-    return concatenate_pair(concatenate(tensors[:half], axis), concatenate(tensors[half:], axis), axis)
+    while len(pieces) > 1:
+        pairs = (pieces[i : i + 2] for i in range(0, len(pieces), 2))
+        pieces = [concatenate_pair(pair[0], pair[1], axis) if len(pair) == 2 else pair[0] for pair in pairs]
+    return pieces[0] if isinstance(pieces[0], Tensor) else tensor(pieces[0])
 
 
 # --- Reductions, over ``axis``: an int, a tuple of ints, or None for all -------------------------
@@ -252,12 +253,11 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log(sum(exp(x))) of an array over some of its axes, not empty; its derivative is NaN where it is infinite"""
     top = x.max(axis=axis, keepdims=True)
-    top = backend.xp.where(backend.xp.isfinite(top), top, 0)
-    out = backend.xp.log(backend.xp.exp(x - top).sum(axis=axis, keepdims=keepdims))
-    return out + top.reshape(out.shape)
+    total = backend.xp.exp(x - backend.xp.where(backend.xp.isfinite(top), top, 0)).sum(axis=axis, keepdims=keepdims)
+    return backend.xp.log(total + (total == 0)) + top.reshape(total.shape)  # 0 where all are -inf
 
 
-@primitive(lambda g, out, x, axis: out * (g - sum(g * out, axis, keepdims=True)))
+@primitive(lambda g, out, x, axis: out * (g - sum(g * out, axis, True)))
 def softmax(x: Array, axis: Axis = None) -> Array:
     """exp(x) / sum(exp(x)) of an array over some of its axes, not empty"""
     y = backend.xp.exp(x - x.max(axis=axis, keepdims=True))

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import guards, ops
+from . import backend, guards, ops
 from .autodiff import grad
 from .backend import Array, kernel
 from .choices import Choices
@@ -31,7 +31,7 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     of its outputs holds every row's own gradient. Where the critic is flat, the slope and its gradient are 0.
     """
     if not (isinstance(points, Tensor) and points.requires_grad):
-        points = Tensor(guards.as_constant("gradient_norm", points), requires_grad=True)
+        points = Tensor(_constant("gradient_norm", points), requires_grad=True)
     scores = ops.sum(critic(points))
     (gradient,) = grad(scores, points, create_graph=True)
     return ops.norm(_rows(gradient), axis=1)
@@ -54,7 +54,7 @@ def interpolate(real: Array | Tensor, fake: Array | Tensor, rng: Any) -> Array:
     The article, section "the result of the penalty". The result is a constant: no gradient flows to ``real`` or
     ``fake``. Raises ValueError for different shapes, and for a gradient that was computed without a record.
     """
-    real, fake = (guards.as_constant("interpolate", x) for x in (real, fake))
+    real, fake = (_constant("interpolate", x) for x in (real, fake))
     guards.check_pairs("interpolate", real, fake)
     return mix(real, fake, rng)
 
@@ -103,7 +103,7 @@ def slopes(
     ``slope`` and ``where`` are names in SLOPES and WHERE. Raises ValueError for other names, and for a difference at a
     place that gives one point only.
     """
-    guards.check_slope(slope, where)
+    check_slope(slope, where)
     points = [WHERE[where](real, fake, rng) for _ in range(2 if slope == "difference" else 1)]
     return SLOPES[slope](critic, *points)
 
@@ -123,3 +123,22 @@ def gradient_penalty(
     and for an unknown form.
     """
     return FORMS[form](slopes(critic, real, fake, rng, slope, where))
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def _constant(name: str, x: Any) -> Array:
+    """The array of ``x``, a constant. Raises ValueError for a gradient without a record, whose derivative is lost."""
+    if getattr(x, "unrecorded", 0):
+        raise ValueError(f"{name}: got {guards.UNRECORDED}")
+    return backend.unwrap(x)
+
+
+def check_slope(slope: str, where: str) -> None:
+    """Raises ValueError for a difference quotient at a place that gives one point only."""
+    if slope == "difference" and where != "between":
+        raise ValueError(
+            f"a difference needs two points, and {where!r} gives the same one twice; take slope 'gradient' there, or"
+            " the difference 'between'"
+        )

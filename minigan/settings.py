@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from .backend import Array
 from .choices import Choices
-from .guards import check_slope
 from .losses import GAMES
 from .nn import ACTIVATIONS, CONSTRAINTS, INITS, OUTPUTS
-from .penalties import FORMS, SLOPES, WHERE
+from .penalties import FORMS, SLOPES, WHERE, check_slope
 
 
 def normal(rng: Any, shape: tuple[int, int]) -> Array:

@@ -1,9 +1,11 @@
 """A Tensor: an array, how it was made, and when."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from copy import deepcopy
 from functools import wraps
+from inspect import signature
 from itertools import count
 from typing import Any, NoReturn, ParamSpec
 
@@ -12,6 +14,7 @@ from .backend import Array
 
 Operator = Callable[..., "Tensor"]
 Parameters = ParamSpec("Parameters")
+IN_OPS: Operator = None  # type: ignore[assignment]
 
 
 class Tensor:
@@ -20,46 +23,36 @@ class Tensor:
     ``array`` is a NumPy or CuPy array of floats, held and not copied. A Tensor that was recorded also holds ``op``, the
     primitive that made it, and ``args``, the arguments of that call: ``array`` is that of ``op(*args)``. A Tensor never
     refers to anything made later, so a graph has no cycles and is freed with its last Tensor. A copy has no history.
+    Raises TypeError for what is no such array, and for a subclass, whose attributes no result and no copy would have.
 
     ``birth`` numbers Tensors in the order of their making: a Tensor's operands have smaller numbers than the Tensor.
-    ``unrecorded`` is the birth of the newest gradient without a record (made without ``create_graph``) that the Tensor
-    is, or was made of, or 0. ``detach`` and a pickle drop this mark; a copy keeps it.
 
-    ``data`` is the array for all others to read, and may be assigned to. On the CPU it cannot be written to; on a GPU
-    it could, but nothing would notice. (Code that writes to ``array`` says so: ``guards.note_write``.)
+    ``unrecorded`` is the birth of the newest gradient without a record that the Tensor is, or was made of, or 0:
+
+        (g,) = grad(D, y)               # without create_graph: g has no graph, and g.unrecorded = g.birth, say 57
+        P = (norm(g, 1) ** 2).mean()    # has none either, but the mark: P.unrecorded = 57
+        loss = (w * w).sum() + P        # has a graph, by which w is found, and the mark
+        grad(loss, w)                   # w is older than 57, so P may depend on w: an error, as its part would be lost
+        w = w - 0.1 * g                 # made after g (the mark is 57, the birth 80)
+        grad((w * w).sum(), w)          # right: nothing as old as 57 can depend on this w
+
+    ``detach`` and a pickle drop the mark; a copy keeps it.
     """
 
-    __slots__ = ("__weakref__", "_requires_grad", "args", "array", "assigned", "birth", "op", "unrecorded")
+    __slots__ = ("__weakref__", "_place", "_requires_grad", "args", "array", "birth", "op", "unrecorded")
     clock = count(1).__next__  # numbers births, and writes to arrays
     __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of NumPy's,
     __array_priority__ = 1000  # and instead of CuPy's
 
-    # ``ops`` defines these: each is a primitive.
-    __add__: Operator
-    __radd__: Operator
-    __sub__: Operator
-    __rsub__: Operator
-    __mul__: Operator
-    __rmul__: Operator
-    __truediv__: Operator
-    __rtruediv__: Operator
-    __matmul__: Operator
-    __rmatmul__: Operator
-    __pow__: Operator
-    __neg__: Operator
-    __getitem__: Operator
-    sum: Operator
-    mean: Operator
-    reshape: Operator
-    T: "Tensor"
-
     def __init__(self, array: Array, requires_grad: bool = False) -> None:
-        if type(array) is not backend.xp.ndarray:  # nor of a subclass, which may multiply otherwise
-            guards.refuse_no_array(array)
-        self.array, self._requires_grad, self.birth = array, requires_grad, self.clock()
+        self.array = array if type(array) is backend.xp.ndarray else guards.plain_array(array)
+        self._requires_grad, self.birth, self.unrecorded = requires_grad, self.clock(), 0
         self.op: Any = None
         self.args: tuple = ()
-        self.assigned = self.unrecorded = 0  # assigned: when data was assigned to last
+        self._place: tuple = (None, None)  # an array, and where it lies: ``place``
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("Tensor has no subclasses: hold a Tensor in an attribute instead")
 
     shape = property(lambda x: x.array.shape)
     dtype = property(lambda x: x.array.dtype)
@@ -68,13 +61,27 @@ class Tensor:
 
     @property
     def data(self) -> Array:
+        """The array, to read; to change it, assign: ``x.data = x.data - 0.1``.
+
+        Assigning copies, in the Tensor's own dtype; ValueError for another shape. Adam changes the array in place: who
+        wants to keep it writes ``x.data.copy()``. On the CPU what is read cannot be written to; on a GPU it could, but
+        nothing would notice. (Code that writes to ``array`` says so: ``guards.note_write``.)
+        """
         return backend.read_only(self.array)
 
     @data.setter
-    def data(self, data: Array) -> None:
-        array = guards.checked_floats(backend.to_array(guards.plain(data)))
-        self.array = array.copy() if backend.is_read_only(array) else array  # read-only is another Tensor's data
-        guards.assigned(self)
+    def data(self, data: Any) -> None:
+        array = backend.on_device(guards.plain(data), self.dtype).copy()
+        guards.check_shape(array.shape, self.shape)
+        self.array = array
+        guards.note_write(self)
+
+    @property
+    def place(self) -> tuple:
+        """Where the array lies in memory; to ask for it takes a while, so it is kept."""
+        if self._place[0] is not self.array:
+            self._place = self.array, backend.place(self.array)
+        return self._place[1]
 
     def operands(self) -> list[tuple["Tensor", Operator]]:
         """The Tensors among ``args``, each with the vjp that gives its gradient."""
@@ -107,7 +114,9 @@ class Tensor:
         return bool(backend.checked_read(self.array))
 
     def __eq__(self, other: object) -> NoReturn:
-        raise TypeError("== of a Tensor: compare arrays, x.data == y.data, or write x is y")
+        raise TypeError(
+            "== of a Tensor: compare arrays, x.data == y.data, or write x is y; for x in list, x in set(list)"
+        )
 
     __hash__ = object.__hash__
 
@@ -123,13 +132,60 @@ class Tensor:
         return x
 
     def __reduce__(self) -> tuple:
-        return Tensor, (self.array, self._requires_grad)
+        return tensor, (self.array, self._requires_grad)  # which copies: what is unpickled may be read-only
 
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self)}, dtype={self.dtype}, requires_grad={self.requires_grad})"
 
     def _repr_html_(self) -> str:  # of a notebook
         return f"<p>Tensor {self.shape}, {self.dtype}</p><pre>{backend.to_numpy(self)}</pre>"
+
+    # ``ops`` defines these: each is a primitive.
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = IN_OPS
+    __matmul__ = __rmatmul__ = __pow__ = __neg__ = __getitem__ = sum = mean = reshape = IN_OPS
+    T: "Tensor"
+
+
+def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
+    """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
+
+    >>> @mg.primitive(lambda g, out, x: g * (2 * x))  # made of primitives, so there are derivatives of any order
+    ... def square(x):
+    ...     return x * x
+    >>> mg.gradcheck(square, [1.0, -2.0], order=3)  # against finite differences
+
+    The first parameters of ``forward`` are the operands: Tensors, whose arrays ``forward`` gets, or constants (arrays
+    and numbers, to which no gradient flows; they are held, not copied). The other parameters, as axes, shapes and
+    slopes, are not differentiated.
+
+    ``vjps`` has a vector-Jacobian product for each operand: ``vjp(g, out, *args)`` takes the gradient ``g`` with
+    respect to the result ``out`` of ``op(*args)``, and returns the gradient with respect to that operand, in the
+    operand's dtype, and in its shape or in a shape that it was broadcast to. Raises TypeError for anything but Python
+    functions.
+    """
+    guards.check_vjps(vjps)
+
+    def decorate(forward: Callable[Parameters, Array]) -> Callable[Parameters, Tensor]:
+        guards.check_forward(forward, len(vjps))
+        compute = backend.kernel(forward)  # which calls forward, and notes it while an iteration is written down
+
+        @wraps(forward)
+        def op(*args: Any, **named: Any) -> Tensor:
+            args, array = guards.called(op, compute, args, named)  # the arguments in their places, and what they give
+            out = Tensor(array)
+            for x in args[: len(vjps)]:
+                if isinstance(x, Tensor):
+                    if x.unrecorded > out.unrecorded:
+                        out.unrecorded = x.unrecorded
+                    if x._requires_grad and is_recording.get():
+                        out.op, out.args, out._requires_grad = op, args, True
+            return out
+
+        op.vjps, op.signature = vjps, signature(forward)  # type: ignore[attr-defined]
+        op.arity, op.defaults = len(op.signature.parameters), forward.__defaults__ or ()  # type: ignore[attr-defined]
+        return op
+
+    return decorate
 
 
 def tensor(data: Any, requires_grad: bool = False) -> Tensor:
@@ -150,83 +206,30 @@ is_recording = ContextVar("is_recording", default=True)  # whether this thread's
 _before: ContextVar[tuple] = ContextVar("before", default=())  # the values that switches replaced, outermost first
 
 
-class Switch:
-    """``with Switch(variable, value):`` sets a context variable of this thread inside; or a decorator of a function.
-
-    Raises TypeError in a generator, since at a ``yield`` the variable would stay set for the caller.
-    """
+class Switch(ContextDecorator):
+    """``with Switch(variable, value):`` sets a context variable of this thread inside; or a decorator of a function."""
 
     def __init__(self, variable: ContextVar, value: Any) -> None:
         self._variable, self._value = variable, value
 
     def __enter__(self) -> None:
-        guards.check_no_yield()
         _before.set((*_before.get(), self._variable.get()))
         self._variable.set(self._value)
 
     def __exit__(self, *_: object) -> None:
-        *before, value = _before.get()
+        *before, value = _before.get() or (self._variable.get(),)  # entered in another thread: nothing to undo in this
         _before.set(tuple(before))
         self._variable.set(value)
 
-    def __call__(self, function: Callable) -> Callable:
-        @wraps(function)
-        def call(*args: Any, **named: Any) -> Any:
-            with self:
-                return guards.not_lazy(function(*args, **named))
-
-        return call
-
-
-def recording(on: bool) -> Switch:
-    """``with recording(on):`` whether Tensors that this thread makes inside remember how they were made."""
-    return Switch(is_recording, on)
+    def __call__(self, function: Callable) -> Any:
+        guards.check_not_lazy(function)
+        return super().__call__(function)
 
 
 def no_grad() -> Switch:
-    """``with no_grad():`` Tensors made inside keep no history and require no gradient; or a decorator of a function."""
-    return recording(False)
+    """``with no_grad():`` Tensors made inside keep no history and require no gradient; or a decorator of a function.
 
-
-def primitive(*vjps: Operator) -> Callable[[Callable[Parameters, Array]], Callable[Parameters, Tensor]]:
-    """Turn ``forward``, a function of arrays, into a function of Tensors that records how its result was made.
-
-    >>> @mg.primitive(lambda g, out, x: g * (2 * x))  # made of primitives, so there are derivatives of any order
-    ... def square(x):
-    ...     return x * x
-    >>> mg.gradcheck(square, [1.0, -2.0], order=3)  # against finite differences
-
-    The first parameters of ``forward`` are the operands: Tensors, whose arrays ``forward`` gets, or constants (arrays
-    and numbers, to which no gradient flows; they are held, not copied). The other parameters, as axes, shapes and
-    slopes, are not differentiated.
-
-    ``vjps`` has a vector-Jacobian product for each operand: ``vjp(g, out, *args)`` takes the gradient ``g`` with
-    respect to the result ``out`` of ``op(*args)``, and returns the gradient with respect to that operand, in the
-    operand's dtype, and in its shape or in a shape that it was broadcast to.
+    Leave it before a ``yield`` or ``await``: until the generator goes on, its caller would not record either, and
+    ``grad`` would find no graph there. Raises TypeError as a decorator of a generator function or coroutine function.
     """
-
-    def decorate(forward: Callable[Parameters, Array]) -> Callable[Parameters, Tensor]:
-        n = len(vjps)
-        compute = backend.kernel(forward)  # which calls forward, and notes it while an iteration is written down
-
-        @guards.with_signature_of(forward, n)  # the arguments come in their places, with defaults
-        def op(*args: Any) -> Tensor:
-            args = (*args[:n], *guards.plain_settings(op.__name__, args[n:])) if args[n:] else args
-            try:
-                arrays = [x.array if isinstance(x, Tensor) else guards.plain(x) for x in args[:n]]
-                out = Tensor(backend.to_array(compute(*arrays, *args[n:])))  # for () NumPy gives scalars
-            except tuple(guards.MISUSED) as error:
-                raise guards.misuse(op, args, error) from error
-            guards.check_dtypes(op.__name__, args[:n], out)
-            for x in args[:n]:
-                if isinstance(x, Tensor):
-                    if x.unrecorded > out.unrecorded:
-                        out.unrecorded = x.unrecorded
-                    if x._requires_grad and is_recording.get():
-                        out.op, out.args, out._requires_grad = op, args, True
-            return out
-
-        op.vjps = vjps
-        return op
-
-    return decorate
+    return Switch(is_recording, False)

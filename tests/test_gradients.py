@@ -226,3 +226,9 @@ def test_what_is_wrong_is_told(f, given, order, error, message):
 
 def test_the_step_follows_the_size_of_an_input():
     gradcheck(lambda x: x**3, [1e6])
+
+
+@pytest.mark.parametrize("factor", [1, 5, 100])
+def test_a_derivative_that_is_zero(factor):
+    """What a finite difference makes of it shrinks with the step."""
+    gradcheck(lambda x: factor * x**3, [0.0], order=3)

@@ -292,7 +292,7 @@ def test_a_proof_is_repeated(monkeypatch):
 @pytest.mark.parametrize(
     "fault",
     [
-        lambda text: re.sub(r"\n.*_adam_step.*", "", text, count=1),
+        lambda text: re.sub(r"\n.* _adam_step.*", "", text, count=1),
         lambda text: re.sub(r"matmul_tn\((\w+), (\w+)\)", r"matmul_tn(\1, 2 * \2)", text, count=1),
         lambda text: text.replace("    points = mix(real, fake, rng)", "    points = fake"),
         lambda text: text.replace("    noise = normal(rng, (4, 3))", "    noise = rows[:4]"),
