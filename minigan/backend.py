@@ -1,15 +1,14 @@
 """The array library in use, NumPy or CuPy, and the device that it computes on.
 
-This file alone chooses between NumPy and CuPy. Other files take array functions from ``backend.xp``, and from here the
-few that CuPy computes in one fused kernel where NumPy needs several passes. ``use`` rebinds these names, so callers
-look them up at each call (``backend.sigmoid(x)``) and never import them by name.
+This file alone chooses between NumPy and CuPy. Other files take array functions from ``backend.xp``, and from here two
+that are computed otherwise on each. ``use`` rebinds these names, so callers look them up at each call
+(``backend.matmul(x, y)``) and never import them by name.
 
 A function that computes on arrays inside a training iteration is marked as a ``kernel``, so that the iteration can be
 written down as the list of its kernel calls.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from types import ModuleType, SimpleNamespace
@@ -23,8 +22,6 @@ INSTALL = "pip install 'cupy-cuda13x[ctk]' (for a driver of CUDA 12: 'cupy-cuda1
 
 xp: Any  # numpy or cupy; ``use`` sets xp and the functions below
 matmul: Callable[[Array, Array], Array]
-sigmoid: Callable[[Array], Array]
-softplus: Callable[[Array], Array]
 fused_adam_step: Callable[..., None] | None  # on a GPU; on the CPU Adam's step is ``optim``'s own
 
 tape: ContextVar[Any] = ContextVar("tape", default=None)  # of each thread: what records its kernel calls, if anything
@@ -39,16 +36,15 @@ def use(device: str) -> None:
 
     Raises ``DeviceError`` where CuPy or a usable CUDA device is missing; the device in use then stays the same.
     """
-    global xp, matmul, sigmoid, softplus, fused_adam_step
+    global xp, matmul, fused_adam_step
     if device == "cpu":
         # glibc gives freed memory back to the system, and each iteration would fetch megabytes again, page by page.
         # Once a block of nearly 32 MiB has been freed, glibc keeps freed memory for the next array (mallopt(3)).
         numpy.empty(2**25 - 2**16, "uint8")
-        xp, matmul, sigmoid, softplus, fused_adam_step = numpy, _matmul, _sigmoid, _softplus, None
+        xp, matmul, fused_adam_step = numpy, _matmul, None
     elif device == "gpu":
-        cupy = _usable_cupy()
-        xp, matmul, (sigmoid, softplus, *step) = cupy, cupy.matmul, _fused_kernels(cupy)
-        fused_adam_step = kernel(_adam_step_by(*step))
+        xp = _usable_cupy()
+        matmul, fused_adam_step = xp.matmul, kernel(_fused_adam_step(*_adam_kernels(xp)))
     else:
         raise DeviceError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
 
@@ -165,49 +161,11 @@ def set_rng_state(rng: Any, state: Any) -> bool:
     return True
 
 
-def cutensor_matmul() -> Callable[[Array, Array], Array]:
-    """A matrix product by cuTENSOR, which a CUDA graph can record. Raises DeviceError where cuTENSOR is missing."""
-    with suppress(Exception):  # CuPy finds cuTENSOR's main library, which needs this second library
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        load_nvidia_dynamic_lib("cutensorMg")
-    try:
-        from cupyx import cutensor
-    except ImportError as error:
-        raise DeviceError(
-            f"a CUDA graph needs cuTENSOR, which does not import ({first_line(error)}); it comes with: pip install"
-            " cutensor-cu13 (for a driver of CUDA 12: cutensor-cu12)"
-        ) from None
-
-    def matmul(x: Array, y: Array) -> Array:
-        if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
-            return xp.matmul(x, y)
-        x, y = (a.copy() if 0 in a.strides else a for a in (x, y))  # cuTENSOR refuses to read a row twice
-        out = xp.empty((x.shape[0], y.shape[1]), x.dtype)
-        return cutensor.contraction(1.0, x, "ik", y, "kj", 0.0, out, "ij")
-
-    return matmul
-
-
 def _matmul(x: Array, y: Array) -> Array:
     """x @ y. If y is transposed and x has few rows, OpenBLAS takes down to half the time for (y.T @ x.T).T."""
     if x.ndim == y.ndim == 2 and 4 * len(x) <= len(y) and y.flags.f_contiguous and not y.flags.c_contiguous:
         return numpy.ascontiguousarray(numpy.matmul(y.T, x.T).T)
     return numpy.matmul(x, y)
-
-
-def _sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), accurate for every x."""
-    y = numpy.exp(numpy.clip(x, -numpy.inf, 88))  # above 88 the result is 1 anyway, and exp would overflow soon
-    y /= y + 1
-    return y
-
-
-def _softplus(x: Array) -> Array:
-    """log(1 + exp(x)), without forming exp of a large number."""
-    y = numpy.log1p(numpy.exp(-numpy.abs(x)))
-    y += numpy.clip(x, 0, numpy.inf)
-    return y
 
 
 def _usable_cupy() -> ModuleType:
@@ -236,8 +194,8 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip(" =")), type(error).__name__)
 
 
-def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
-    """The functions above as CUDA kernels, one pass over memory each; T is the arrays' type, float32 or float64."""
+def _adam_kernels(cupy: ModuleType) -> tuple[Any, Any]:
+    """A step of Adam as two CUDA kernels; T is the arrays' type, float32 or float64."""
     next_step = cupy.ElementwiseKernel(
         "float64 lr, float64 beta1, float64 beta2, float64 eps",
         "float64 t, raw T rates",
@@ -258,16 +216,10 @@ def _fused_kernels(cupy: ModuleType) -> tuple[Any, Any, Any, Any]:
         """,
         "adam_step",
     )
-
-    return (
-        cupy.ElementwiseKernel("T x", "T y", "y = 1 / (1 + exp(-x))", "sigmoid"),
-        cupy.ElementwiseKernel("T x", "T y", "y = log1p(exp(-abs(x))) + max(x, T(0))", "softplus"),
-        next_step,
-        move,
-    )
+    return next_step, move
 
 
-def _adam_step_by(next_step: Any, move: Any) -> Callable[..., None]:
+def _fused_adam_step(next_step: Any, move: Any) -> Callable[..., None]:
     """``optim._adam_step`` by CUDA kernels: ``next_step`` counts the step, and ``move`` updates one parameter."""
 
     def _adam_step(

@@ -93,16 +93,24 @@ def tanh(x: Array) -> Array:
     return backend.xp.tanh(x)
 
 
+def logistic(x: Array) -> Array:
+    y = backend.xp.exp(backend.xp.clip(x, -float("inf"), 88))  # above, the result is 1, and exp would overflow soon
+    y /= y + 1
+    return y
+
+
 @primitive(lambda g, out, x: g * (out * (1 - out)))
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), for any x"""
-    return backend.sigmoid(x)
+    return logistic(x)
 
 
 @primitive(lambda g, out, x: g * sigmoid(x))
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), for any x"""
-    return backend.softplus(x)
+    y = backend.xp.log1p(backend.xp.exp(-backend.xp.abs(x)))  # never exp of a large number
+    y += backend.xp.clip(x, 0, float("inf"))
+    return y
 
 
 # --- Piecewise linear functions, elementwise ----------------------------------------------------

@@ -34,7 +34,7 @@ class WGANGP:
     """
 
     def __init__(self, settings: Settings, sample_real: Callable[[int, Any], Array] | None, dim: int) -> None:
-        self.settings, self.batch_size = settings, settings.batch_size
+        self.settings = settings
         self.sample_real: Any = sample_real
         self.game, self.penalty = GAMES[settings.game], FORMS[settings.penalty]
         self.decay, self.noise = DECAYS[settings.decay], NOISES[settings.noise]
@@ -70,7 +70,7 @@ class WGANGP:
 
     def device_steps(self) -> Array:
         """The part of an iteration on the device: changes the arrays of ``state``; returns L1 and the mean slope."""
-        n, times = self.batch_size, self.settings.critic_steps
+        n, times = self.settings.batch_size, self.settings.critic_steps
         reals = kernel(self.sample_real)(n * times, self.rng)
         fakes = self.generate(n * times)  # by one forward, since the generator stands still while the critic learns
         for i in range(times):
@@ -95,7 +95,7 @@ class WGANGP:
 
     def generator_step(self) -> None:
         """One Adam step of the generator against the present critic."""
-        noise = self.draw_noise(self.batch_size)
+        noise = self.draw_noise(self.settings.batch_size)
         loss = self.game.generator(self.critic(self.generator(noise)))
         self.generator_adam.step(grad(loss, self.generator.parameters()))
 

@@ -18,14 +18,13 @@ import numpy as np
 import minigan as mg
 from minigan import backend
 from minigan.data import load_images, sampler
-from minigan.fast import Replayed, sharing
-from minigan.fast.threads import kernels, threads_for, use_threads
+from minigan.fast import replay, sharing
+from minigan.fast.threads import cores, kernels, threads_for, use_threads
 from minigan.run import pictures
 from minigan.run.files import write
 from minigan.settings import Settings
 from minigan.training import WGANGP
 
-CORES = os.cpu_count() or 1
 LR, BETAS, EPS = 1e-4, (0.5, 0.9), 1e-8
 WEIGHT = 10  # of the penalty
 MNIST = load_images().reshape(-1, 784)
@@ -57,28 +56,24 @@ def weights(size):
 
 
 class Minigan:
-    """As run_mnist.py trains: by as many processes as its sizes can use, each with one thread."""
+    """As run_mnist.py trains, by default or with so many threads or workers."""
 
-    package, devices, replay, workers, threads = "minigan", ("cpu", "gpu"), "program", None, 1
+    package, devices, replay = "minigan", ("cpu", "gpu"), "program"
 
-    def __init__(self, size, device):
+    def __init__(self, size, device, threads=0, workers=1):
         backend.use(device)
         self.model = WGANGP(size, sampler(MNIST), 784)
-        self.workers = self.workers or (threads_for(size, 784) if device == "cpu" else 1)
+        self.workers, self.threads = workers, threads or threads_for(size, 784)
         self.critic = self.model.critic
         for parameter, array in zip(self.critic.parameters(), weights(size)[0]):
             parameter.data = backend.on_device(array)
 
     @contextmanager
-    def shared(self):
-        """Inside, the other processes are there."""
-        with use_threads(self.threads), ExitStack() as stack:
-            self.fast = self.model
-            if self.workers > 1:
-                shared = sharing(self.model, MNIST, self.workers, self.threads, bool(self.replay))
-                self.fast = stack.enter_context(shared)
-            elif self.replay:
-                self.fast = Replayed(self.model, self.replay == "graph")
+    def ready(self):
+        """Inside, it computes with its threads, and the workers are there."""
+        how = {"replay": bool(self.replay), "graph": self.replay == "graph"}
+        with use_threads(self.threads), sharing(self.model, self.workers, self.threads, **how) as shared:
+            self.fast = shared
             yield
 
     def iteration(self):
@@ -94,12 +89,8 @@ class Minigan:
         return [g.data for g in mg.grad(loss, self.critic.parameters())]
 
 
-class OneProcess(Minigan):
-    devices, workers, threads = ("cpu",), 1, CORES
-
-
-class Eager(OneProcess):
-    devices, replay = ("cpu", "gpu"), None
+class Eager(Minigan):
+    replay = None
 
 
 class Graph(Minigan):
@@ -109,10 +100,11 @@ class Graph(Minigan):
 class Floor:
     """The matrix products of an iteration alone, as few as the mathematics allows, into ready buffers."""
 
-    package, devices, shared = "minigan", ("cpu", "gpu"), nullcontext
+    package, devices, ready = "minigan", ("cpu", "gpu"), nullcontext
 
     def __init__(self, size, device):
         backend.use(device)
+        use_threads(threads_for(size, 784))
         rng, self.products, (critic, generator), n = np.random.default_rng(0), [], widths(size), size.batch_size
         # Which way, through layers of which widths, with how many rows. Real and generated rows go together; nothing
         # reads the critic's output at the interpolates.
@@ -142,7 +134,7 @@ class Peer:
     A network is a list of parameters, as of ``weights``.
     """
 
-    devices, shared, no_grad = ("cpu", "gpu"), nullcontext, nullcontext
+    devices, ready, no_grad = ("cpu", "gpu"), nullcontext, nullcontext
 
     def __init__(self, size, device):
         self.lib, self.on = importlib.import_module(self.package), {"cpu": "cpu", "gpu": "cuda"}[device]
@@ -260,8 +252,10 @@ class JAX(Peer):
         self.lib.block_until_ready(self.held)
 
 
-LIBRARIES = {"minigan": Minigan, "one process": OneProcess, "not replayed": Eager, "graph": Graph, "floor": Floor}
-LIBRARIES |= {"PyTorch": PyTorch, "JAX": JAX}
+# what is measured, and how many threads it is allowed, if it does not choose; for minigan, and how many workers
+LIBRARIES = {"minigan": (Minigan,), "--threads 2": (Minigan, 2), "--workers 2": (Minigan, 1, 2), "eager": (Eager,)}
+LIBRARIES |= {"graph": (Graph,), "products": (Floor,), "PyTorch, 1": (PyTorch, 1), "JAX, 1": (JAX, 1)}
+LIBRARIES |= {"PyTorch, 2": (PyTorch, 2), "JAX, 2": (JAX, 2)}
 
 
 # --- How it is measured ---------------------------------------------------------------------------
@@ -272,21 +266,21 @@ def check_gradients(size, names):
     rng = np.random.default_rng(1)
     batch = [rng.random((size.batch_size, width), dtype="float32") for width in (784, 784, 1)]
     ours = np.concatenate([g.ravel() for g in Minigan(size, "cpu").gradients(*batch)])
-    for name in (name for name in names if issubclass(LIBRARIES[name], Peer)):
-        theirs = np.concatenate([g.ravel() for g in LIBRARIES[name](size, "cpu").gradients(*batch)])
+    for name in (name for name in names if issubclass(LIBRARIES[name][0], Peer)):
+        theirs = np.concatenate([g.ravel() for g in LIBRARIES[name][0](size, "cpu").gradients(*batch)])
         error = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
-        assert theirs.dtype == "float32", f"{name}: {theirs.dtype} gradients, {error:.1e} off"
-        assert error < 1e-3, f"{name}: {theirs.dtype} gradients, {error:.1e} off"
+        assert (theirs.dtype, error < 1e-3) == ("float32", True), f"{name}: {theirs.dtype} gradients, {error:.1e} off"
 
 
-def milliseconds(size, names, device, rounds):
-    """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``.
+def milliseconds(size, names, device, rounds, beside=nullcontext):
+    """Median milliseconds an iteration of each library, timed in turn in each of ``rounds``, beside something.
 
     Each has a process of its own, which waits while others are timed, so that their threads do not meet.
     """
     times = {name: [] for name in names}
     with ExitStack() as stack:
         turns = {name: stack.enter_context(waiting(name, size, device)) for name in names}
+        stack.enter_context(beside())
         for _ in range(rounds):
             for name, turn in turns.items():
                 times[name].append(turn())
@@ -297,8 +291,12 @@ def milliseconds(size, names, device, rounds):
 def waiting(name, size, device):
     """A function that lets a library in a process of its own run for a while: its milliseconds an iteration."""
     code = f"from tests import benchmark; benchmark.take_turns({name!r}, benchmark.{size!r}, {device!r})"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+    pipes, (kind, *numbers) = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}, LIBRARIES[name]
+    env = dict(os.environ)
+    if issubclass(kind, Peer) and device == "cpu":
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if numbers == [1] else ""
+        env |= {"OMP_NUM_THREADS": str(numbers[0]), "MKL_NUM_THREADS": str(numbers[0]), "XLA_FLAGS": one}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as child:
 
         def turn():
             time.sleep(0.3)  # another's threads may still look for work
@@ -312,8 +310,9 @@ def waiting(name, size, device):
 
 def take_turns(name, size, device):
     """What such a process does: for each line that it reads, some iterations."""
-    library = LIBRARIES[name](size, device)
-    with library.shared():
+    kind, *numbers = LIBRARIES[name]
+    library = kind(size, device, *(numbers if issubclass(kind, Minigan) else ()))
+    with library.ready():
         timed(library, 20)  # as it is, recorded, proven
         print("ready", flush=True)
         for _ in sys.stdin:
@@ -332,30 +331,14 @@ def timed(library, count):
 
 @contextmanager
 def busy():
-    """Beside a process that multiplies matrices on every core."""
+    """Beside a process that keeps one core busy."""
     code = "import numpy as np; x = np.ones((1000, 1000), 'f'); y = x.copy()\nwhile True: np.matmul(x, x, out=y)"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}) as process:
         try:
             time.sleep(1)
             yield
         finally:
             process.kill()
-
-
-def by_numbers(label, numbers, rounds, *surroundings):
-    """Median milliseconds an iteration of minigan by so many workers, and threads of each, in each surrounding."""
-    took = {number: [] for number in numbers}
-    for _ in range(rounds):
-        for number, values in took.items():
-            ours = Minigan(SIZES[label], "cpu")
-            ours.workers, ours.threads = number
-            with ours.shared():
-                timed(ours, 65)  # recorded and proven
-                values.append([])
-                for surrounding in surroundings:
-                    with surrounding():
-                        values[-1].append(timed(ours, 100))
-    return {number: [*map(median, zip(*values))] for number, values in took.items()}
 
 
 # --- What is shown ----------------------------------------------------------------------------------
@@ -365,92 +348,71 @@ def row(*cells):
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def table(title, *columns):
-    print(f"\n{title}\n")
-    row(*columns)
-    row(*["---"] * len(columns))
-
-
-def crowd(rounds):
-    """Milliseconds an iteration by threads and by workers, in turn, alone and beside a busy process."""
-    title, columns = "milliseconds an iteration, alone and beside a process that uses every core", ("alone", "beside")
-    table(title, "size", "workers", "threads of each", *columns)
-    for label in ("article", "default", "middle"):
-        numbers = [(1, CORES), (1, 1), (2, 1), (CORES, 1)]
-        for number, (alone, beside) in by_numbers(label, numbers, rounds, nullcontext, busy).items():
-            row(label, *map(str, number), f"{alone:.2f}", f"{beside:.1f}")
+def compare(names, device, rounds, sizes, crowd):
+    """Milliseconds an iteration of every library, by sizes; with ``crowd``, and beside a process on one core."""
+    for beside in (nullcontext, busy)[: 1 + crowd]:
+        print(f"\nmilliseconds an iteration{' beside a busy process' if beside is busy else ''}\n")
+        row("size", *names)
+        row(*["---"] * (1 + len(names)))
+        for size in sizes:
+            check_gradients(SIZES[size], names)
+            took = milliseconds(SIZES[size], names, device, rounds, beside)
+            row(size, *(f"{took[name]:.3g}" for name in names))
 
 
 def growth(device, rounds):
-    """Milliseconds an iteration over batch size, width and workers, and memory over 20,000 iterations."""
+    """Milliseconds an iteration over batch size and width, and memory over 20,000 iterations."""
     base, memory, panels = replace(SIZES["article"], critic=(128, 128), generator=(128, 128), critic_steps=1), {}, []
     smallest = Minigan(replace(base, critic=(16,), generator=(16,), batch_size=8), device)
-    with smallest.shared():
+    with smallest.ready():
         for start, end in pairwise((0, 1_000, 5_000, 10_000, 20_000)):
-            timed(smallest, end - start)
+            timed(smallest, (end - start) * rounds // 3)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            memory[end] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+            memory[end * rounds // 3] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
     batches = {n: replace(base, batch_size=n) for n in (32, 64, 128, 256, 512, 1024)}
     wider = {n: replace(base, critic=(n, n), generator=(n, n)) for n in (128, 256, 512, 1024, 2048)}
     for what, sizes in (("batch size", batches), ("width", wider)):
-        took = {n: milliseconds(size, ["minigan", "floor"], device, rounds) for n, size in sizes.items()}
-        curves = {name: ([*took], [round(ms[name], 2) for ms in took.values()]) for name in ("minigan", "floor")}
+        took = {n: milliseconds(size, ["minigan", "products"], device, rounds) for n, size in sizes.items()}
+        curves = {name: ([*took], [round(ms[name], 2) for ms in took.values()]) for name in ("minigan", "products")}
         print(what, curves)
         panels.append(pictures.lines("", curves, what, "ms an iteration", scale=("log", "log")))
     print("MiB after so many iterations", memory)
     panels.append(pictures.lines("", {"": ([*memory], [*memory.values()])}, "iterations", "MiB in use", marks=[0]))
-    if device == "cpu":
-        curves = {}
-        for label in ("article", "default", "middle"):
-            numbers = [(n, 1) for n in range(1, 2 * CORES + 1)]
-            took = by_numbers(label, numbers, rounds, nullcontext)
-            curves[label] = [n for n, _ in took], [round(alone, 2) for (alone,) in took.values()]
-        print("workers", curves)
-        panels.append(pictures.lines("", curves, "workers", "ms an iteration"))
     Path("out").mkdir(exist_ok=True)
     write(Path("out/growth.png"), pictures.panels(panels, columns=2))
 
 
-def compare(device, rounds):
-    """Milliseconds an iteration of every library, by sizes."""
-    names = [name for name, library in LIBRARIES.items() if device in library.devices]
-    names = [name for name in names if find_spec(LIBRARIES[name].package)]
-    if device == "gpu":
-        backend.use("gpu")
-        try:
-            backend.cutensor_matmul()
-        except backend.DeviceError as error:
-            print(f"no graph: {error}")
-            names.remove("graph")
-    ours, *others = names
-    ratios = [f"/ {name}" for name in others]
-    table(f"milliseconds an iteration, and what {ours} takes of it", "size", *names, "outside products", *ratios)
-    for label, size in SIZES.items():
-        check_gradients(size, names)
-        took = milliseconds(size, names, device, rounds)
-        ratios = [f"{took[ours] / took[name]:.2f}" for name in others]
-        times = [f"{took[name]:.2f}" for name in names]
-        row(label, *times, f"{1 - took['floor'] / took[ours]:.0%}", *ratios)
-    if device == "cpu":
-        crowd(rounds)
-
-
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="[cpu]")
     parser.add_argument("--rounds", type=int, default=3, help="each times every library once [3]")
-    parser.add_argument("--crowd", action="store_true", help="only: threads and workers, alone and beside other work")
-    parser.add_argument("--growth", action="store_true", help="only: a picture over batch size, width and workers")
-    args = parser.parse_args()
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=[*SIZES], help="[all]")
+    parser.add_argument("--only", nargs="+", choices=LIBRARIES, default=[*LIBRARIES], help="[all that are installed]")
+    parser.add_argument("--crowd", action="store_true", help="once more, beside a process that keeps one core busy")
+    parser.add_argument("--growth", action="store_true", help="instead: a picture over batch size, width and time")
+    args = parser.parse_args(argv)
     if args.growth and not Path("/proc/self/statm").exists():
         parser.error("--growth reads how much memory is in use from /proc, as Linux has it")
-    print(f"{CORES} cores, NumPy {np.__version__}, kernels for {kernels()}")
-    if args.crowd:
-        crowd(args.rounds)
-    elif args.growth:
-        growth(args.device, args.rounds)
-    else:
-        compare(args.device, args.rounds)
+    print(f"{processor()}, {cores()} cores, NumPy {np.__version__}, kernels for {kernels()}")
+    if args.growth:
+        return growth(args.device, args.rounds)
+    names = [name for name in args.only if args.device in LIBRARIES[name][0].devices]
+    names = [name for name in names if find_spec(LIBRARIES[name][0].package)]
+    if args.device == "gpu":
+        backend.use("gpu")
+        names = [name for name in names if not name[-1].isdigit() or name.endswith(", 1")]
+        try:
+            replay.cutensor_matmul()
+        except backend.DeviceError as error:
+            print(f"no graph: {error}")
+            names.remove("graph")
+    compare(names, args.device, args.rounds, args.sizes, args.crowd)
+
+
+def processor():
+    """Its name, as Linux has it."""
+    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return next((line.split(": ")[1] for line in about.splitlines() if line.startswith("model name")), "a processor")
 
 
 if __name__ == "__main__":

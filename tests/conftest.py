@@ -9,14 +9,10 @@ import hypothesis
 import numpy as np
 import pytest
 
-from minigan.fast import threads
 from minigan.judge import __main__ as judge
 from minigan.run import pictures
 from tests.running import EVALUATED, run
 from tests.test_data import idx
-
-# A run says so where its kernels do not suit the processor: here it shall not, whatever this one is.
-os.environ.setdefault("OPENBLAS_CORETYPE", threads.kernels())
 
 hypothesis.settings.register_profile("long", max_examples=10_000)  # --hypothesis-profile=long
 

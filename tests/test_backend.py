@@ -18,6 +18,7 @@ import minigan as mg
 from minigan import backend
 from minigan.article import sections, toys
 from minigan.article.experiment import critic_alone
+from minigan.fast import replay
 from minigan.fast.record import leaves
 from minigan.run import Run, load, pictures
 from minigan.training import WGANGP
@@ -240,7 +241,7 @@ def test_a_graph_that_computes_something_else_is_not_used(standin):
 
 @pytest.mark.parametrize("transpose", ["", "x", "y"])
 def test_the_recorded_product_is_the_product(standin, transpose):
-    matmul, rng = backend.cutensor_matmul(), np.random.default_rng(0)
+    matmul, rng = replay.cutensor_matmul(), np.random.default_rng(0)
     x = rng.random((3, 2)).T if transpose == "x" else rng.random((2, 3))
     y = rng.random((4, 3)).T if transpose == "y" else rng.random((3, 4))
     for a, b in ((x, y), (x, np.broadcast_to(y[:, :1], (3, 4))), (np.stack([x, x]), y)):
@@ -294,12 +295,11 @@ def test_the_fused_kernels_compile(dtype, architecture):
         nvrtc.getVersion()
     except RuntimeError as error:
         pytest.skip(f"NVRTC is not installed ({str(error).splitlines()[0]}); it comes with nvidia-cuda-nvrtc")
-    sigmoid, softplus, _, move = backend._fused_kernels(cupy)
-    for kernel in (sigmoid, softplus, move):
-        names = {p.name: "const T" for p in kernel.in_params} | {p.name: "T" for p in kernel.out_params}
-        parameters = ", ".join(f"{kind}* {name}_" for name, kind in names.items())
-        elements = "".join(f"{kind}& {name} = {name}_[threadIdx.x]; " for name, kind in names.items())
-        code = f'typedef {dtype} T; extern "C" __global__ void {kernel.name}({parameters}) {{ {elements}'
-        program = nvrtc.createProgram(f"{code} {kernel.operation}; }}", f"{kernel.name}.cu", [], [])
-        nvrtc.compileProgram(program, [f"--gpu-architecture={architecture}"])
-        assert (b".f64" in nvrtc.getPTX(program)) == (dtype == "double"), kernel.name
+    _, kernel = backend._adam_kernels(cupy)
+    names = {p.name: "const T" for p in kernel.in_params} | {p.name: "T" for p in kernel.out_params}
+    parameters = ", ".join(f"{kind}* {name}_" for name, kind in names.items())
+    elements = "".join(f"{kind}& {name} = {name}_[threadIdx.x]; " for name, kind in names.items())
+    code = f'typedef {dtype} T; extern "C" __global__ void {kernel.name}({parameters}) {{ {elements}'
+    program = nvrtc.createProgram(f"{code} {kernel.operation}; }}", f"{kernel.name}.cu", [], [])
+    nvrtc.compileProgram(program, [f"--gpu-architecture={architecture}"])
+    assert (b".f64" in nvrtc.getPTX(program)) == (dtype == "double"), kernel.name

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import guards, nn, ops, training
+from minigan import nn, ops
 from minigan.choices import Choices
 from minigan.data import sampler
 from minigan.fast import Replayed, columns
@@ -35,9 +35,9 @@ WIDTHS = [
 ]
 
 
-def together(number, work, dtype="float64"):
+def together(number, work):
     """What ``work(rank, primitives)`` returns in each of so many threads."""
-    barrier, tables = threading.Barrier(number), [np.empty(10_000, dtype) for _ in range(2)]
+    barrier, tables = threading.Barrier(number), [[None] * number for _ in range(2)]
 
     def run(rank):
         try:
@@ -47,9 +47,7 @@ def together(number, work, dtype="float64"):
             barrier.abort()
             raise
 
-    with ThreadPoolExecutor(number) as pool, pytest.MonkeyPatch.context() as patch:
-        for module in (guards, nn, training):  # threads have one list of writes, processes one each
-            patch.setattr(module, "note_write", lambda *_: None)
+    with ThreadPoolExecutor(number) as pool:
         futures = [pool.submit(run, rank) for rank in range(number)]
         errors = [e for e in (future.exception() for future in futures) if e]
         for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
@@ -59,13 +57,10 @@ def together(number, work, dtype="float64"):
 
 def trained(settings, number, iterations=4, replay=True):
     """The metrics, and the state of the whole model, after some iterations of so many workers."""
-    whole = WGANGP(settings, None, 12)
+    whole = WGANGP(settings, sampler(IMAGES), 12)
 
     def work(rank, primitives):
-        model = WGANGP(settings, sampler(IMAGES), 12)
-        for x, place in zip(model.state().values(), whole.state().values()):
-            x.array = place.array
-        write_back = columns.split(model, rank, number, primitives)
+        model, write_back = columns.split(whole, rank, number, primitives)
         fast = Replayed(model) if replay else model
         metrics = [fast.iteration().copy() for _ in range(iterations)]
         assert not replay or fast.proven
@@ -73,7 +68,7 @@ def trained(settings, number, iterations=4, replay=True):
         alike = {name: x.data for name, x in model.state().items() if x.shape == whole.state()[name].shape}
         return np.array(metrics), alike
 
-    results = together(number, work, "float32")
+    results = together(number, work)
     for result in results:
         np.testing.assert_equal(result, results[0])
     return results[0][0], {name: x.data for name, x in whole.state().items()}

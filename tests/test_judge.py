@@ -9,9 +9,8 @@ from minigan.data import MNIST, load_images, load_labels
 from minigan.judge import Judge, classifier
 from minigan.judge import __main__ as command
 from minigan.judge import judge as judging
-from minigan.judge.metrics import frechet, nearest, precision_recall
+from minigan.judge.metrics import METRICS, frechet, nearest, precision_recall
 from minigan.nn import MLP
-from minigan.run.run import METRICS
 from minigan.training import DivergenceError
 from tests.test_data import idx
 

@@ -6,7 +6,7 @@ import pytest
 import minigan as mg
 from minigan.gradcheck import finite_differences
 from minigan.guards import note_write
-from minigan.nn import ACTIVATIONS, MLP
+from minigan.nn import MLP
 from minigan.penalties import FORMS, SLOPES, WHERE, difference_quotient, gradient_norm, interpolate, slopes
 
 REAL, FAKE = np.random.default_rng(0).normal(size=(2, 12, 4))
@@ -25,8 +25,8 @@ def two_layer_relu():
 
 CRITIC = two_layer_relu()
 PENALTIES = {name: form for name, form in FORMS.items() if name != "none"}
-CASES = [(hidden, form, "between", slope) for hidden in ACTIVATIONS for form in PENALTIES for slope in SLOPES]
-CASES += [("tanh", "two-sided", where, "gradient") for where in WHERE if where != "between"]
+CASES = [("relu", "two-sided", "between", "gradient"), ("tanh", "one-sided-squared", "real", "gradient")]
+CASES += [("relu", "two-sided", "between", "difference")]
 
 
 @pytest.mark.parametrize("hidden, form, where, slope", CASES)

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 import minigan as mg
-import run_mnist
 from minigan.data import MNIST, load_images, sampler
 from minigan.explain import __main__ as explaining
 from minigan.explain import explain
 from minigan.explain.drawing import draw
-from minigan.run import load
+from minigan.run import flags, load
 from minigan.settings import Settings
 from minigan.training import WGANGP, outputs
 from tests.running import ROOT, TINY, run
@@ -78,7 +77,7 @@ def test_the_examples_in_docstrings(ran):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_commands_are_there(words):
     if words[0] == "run_mnist.py":
-        run_mnist.parse(words[1:])
+        flags.parse(words[1:])
     elif words[1] in ("pip", "pytest"):
         for word in words[2:]:
             assert word.startswith("-") or word in ("install", "") or (ROOT / word).exists()

@@ -12,8 +12,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-import run_mnist
-from minigan.run import cli
+from minigan.run import cli, opening
+from minigan.run import flags as program
 from minigan.run.files import replacing
 from minigan.run.run import FILE, LEFT, load
 from minigan.settings import PRESETS, Settings
@@ -35,7 +35,7 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
     assert done.startswith("6 iterations in ")
     assert done.endswith(f": see {(out / 'report.html').as_posix()}")
     names = [".lock", "checkpoint.npz", "curves.csv", "settings.json", "report.html", "samples.png"]
-    names += ["curves.png", "progress.png", "animation.gif", "interpolations.png"]
+    names += ["curves.png", "progress.png", "animation.gif"]
     assert {path.as_posix() for path in files(out)} == {*names, *(f"samples/000000{i}.png" for i in (0, 3, 6))}
     grid = matplotlib.image.imread(out / "samples" / "0000006.png")
     assert grid.shape[:2] == (2 * (10 * 8 + 2), 2 * (10 * 7 + 2))
@@ -123,8 +123,9 @@ def test_generate(ran, capsys):
 
 
 def test_every_setting_has_a_flag():
-    words = [word for s in fields(ARTICLE) for word in (cli.flag(s), *cli.text(getattr(ARTICLE, s.name)).split())]
-    assert Settings(**run_mnist.parse(words)[2]) == ARTICLE
+    given = {program.flag(s): program.text(getattr(ARTICLE, s.name)) for s in fields(ARTICLE)}
+    words = [word for flag, text in given.items() for word in (flag, *text.split())]
+    assert Settings(**program.parse(words)[2]) == ARTICLE
 
 
 def test_a_preset_and_flags_over_it(ran, images, quick, capsys):
@@ -136,7 +137,7 @@ def test_a_preset_and_flags_over_it(ran, images, quick, capsys):
     assert (held.settings, held.done, held.shape) == (replace(ARTICLE, **expected), 6, (6, 5))
     assert [p.shape for p in held.gan.critic.parameters()] == [(30, 8), (8,), (8, 1), (1,)]
     assert [p.shape for p in held.gan.ema.parameters()] == [(3, 8), (8,), (8, 30), (30,)]
-    typed = {cli.flag(s)[2:].replace("-", "_"): getattr(held.settings, s.name) for s in fields(Settings)}
+    typed = {program.flag(s)[2:].replace("-", "_"): getattr(held.settings, s.name) for s in fields(Settings)}
     assert told | json.loads(json.dumps(typed)) == told
     assert "lambda" in told
     assert (told["data"], told["workers"], told["threads"]) == (str(images), 1, 2)
@@ -158,11 +159,11 @@ def test_help_reads_with_defaults(capsys):
 def test_a_home_folder_by_its_sign(tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
-    assert run_mnist.parse(["--data=~/images"])[1].data == tmp_path / "images"
+    assert program.parse(["--data=~/images"])[1].data == tmp_path / "images"
 
 
 def test_pixels_of_0_and_1_as_of_a_mask_would_look_like_nothing():
-    line = run_mnist.described(np.ones((2, 4, 4), "uint8") * np.eye(4, dtype="uint8"), Path("bits.npy"))
+    line = opening.described(np.ones((2, 4, 4), "uint8") * np.eye(4, dtype="uint8"), Path("bits.npy"))
     assert line == "2 images of 4 x 4, 0 to 1 only, of 0 to 255 (mean 0), from bits.npy"
 
 
@@ -209,8 +210,8 @@ WHOLE = "expected a whole number of at least 1 and below 1000000000, got"
         ("--resume --iterations 5", "--resume: the run in out is at iteration 6 already"),
         ("--resume --workers 999", "--workers 999: expected at most 30, one for each pixel of an image"),
         ("--resume --out new", "error: new/checkpoint.npz: "),
-        ("--resume --seed 1", "--resume takes no --seed; it takes --device, --workers, --threads, --data"),
-        ("--report --learning-rate 3", "--report takes no --learning-rate; it takes --device"),
+        ("--resume --seed 1", "--resume takes no --seed: it goes by the settings of the run"),
+        ("--report --learning-rate 3", "--report takes no --learning-rate"),
         ("--generate 1 --critic 9 9", "--generate takes no --critic"),
     ],
     ids=lambda text: text[:40],
@@ -252,7 +253,7 @@ def test_a_disk_that_is_full(images, capsys, monkeypatch):
 )
 def test_an_error_of_the_system_names_its_file(name, told, capsys):
     """And the flag only if the file belongs to it."""
-    parser, args, _ = run_mnist.parse([])
+    parser, args, _ = program.parse([])
     with pytest.raises(SystemExit), cli.one_line_errors(parser, args):
         raise OSError(13, "no", name)
     assert capsys.readouterr().err == f"run_mnist.py: error: {told}\n"
@@ -312,8 +313,8 @@ def test_divergence_keeps_the_last_good_checkpoint(iteration, spoil, metrics, wh
     saved = load("out")
     saved.gan.check_finite()
     assert (saved.done, len(rows("out")) - 1) == (3, metrics)
-    between = matplotlib.image.imread("out/interpolations.png")  # of the last good checkpoint
-    assert len(np.unique(between)) > 50  # what is not finite would be black
+    samples = matplotlib.image.imread("out/samples.png")  # of the last good checkpoint
+    assert len(np.unique(samples)) > 50  # what is not finite would be black
 
 
 def test_somebodys_lock_file_stays_as_it_is(images, quick):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minigan.fast import threads, workers
+from minigan.fast import threads
 from minigan.judge import __main__ as judge
 from minigan.run import files, load
 from minigan.run.files import write
@@ -43,7 +43,6 @@ def in_another_code_page(patch):
 SYSTEMS = {
     "no fcntl, no msvcrt": lambda patch: [patch.setattr(files, name, None) for name in ("fcntl", "msvcrt")],
     "locks that are not supported": lambda patch: patch.setattr(files, "_lock", unsupported),
-    "no pthread_sigmask": lambda patch: without(patch, signal, "pthread_sigmask"),
     "no SIGHUP": lambda patch: without(patch, signal, "SIGHUP"),
     "no sched_getaffinity": lambda patch: without(patch, os, "sched_getaffinity"),
     "no BLAS to be found": lambda patch: patch.setattr(threads, "_blas", lambda: []),
@@ -139,36 +138,7 @@ def test_what_is_held_for_less_than_a_second_is_waited_for(held, monkeypatch):
     assert Path("a").read_text() == "whole"
 
 
-# --- Waiting ----------------------------------------------------------------------------------------
-
-
-class Semaphore:
-    """It gives what is listed, one after the other, to whoever waits for it; without a wait nothing."""
-
-    def __init__(self, *given):
-        self.given = [*given]
-
-    def acquire(self, block, timeout=None):
-        if not block and sys.platform != "darwin":
-            return False
-        given = self.given.pop(0)
-        if given is InterruptedError:
-            raise given
-        return given
-
-
-def test_a_wait_that_ctrl_c_interrupts_goes_on():
-    """On Windows, though the handler has heard it."""
-    looked = []
-    workers.wait(Semaphore(InterruptedError, False, True), lambda: looked.append(1))
-    assert len(looked) == 2
-
-
-def test_where_there_is_no_timed_wait_it_is_tried_often(monkeypatch):
+def test_where_no_blas_is_seen_it_is_apples(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    waited = []
-    monkeypatch.setattr(time, "sleep", waited.append)
-    workers.wait(Semaphore(*[False] * (workers.SPINS + 5), True), pytest.fail)
-    assert waited == [1e-4] * 5
     monkeypatch.setattr(threads, "_blas", lambda: [])
     assert threads.kernels() == "Accelerate"

@@ -1,8 +1,8 @@
-"""An iteration made faster, and proven equal to the plain one: recorded and replayed, and shared by processes.
+"""A training iteration made faster, and proven equal to the plain one: recorded, replayed, shared by threads.
 
 What makes a model faster is wrapped around it, and has an ``iteration()`` as the model has:
 
-    replayed = Replayed(WGANGP(...))
+    replayed = Replayed(model)
     replayed.iteration()
 """
 

@@ -13,10 +13,13 @@ is exchanged, and Adam is Adam.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import reduce
 from itertools import cycle
+from operator import add
 from typing import Any, NamedTuple
 
-from .. import ops
+from .. import backend, ops
 from ..backend import Array
 from ..nn import MLP, Linear, identity
 from ..tensor import Tensor, primitive
@@ -37,24 +40,23 @@ def share(n: int, rank: int, number: int) -> slice:
     return slice(n * rank // number, n * (rank + 1) // number)
 
 
-def collectives(rank: int, number: int, tables: Sequence[Array], meet: Callable[[], None]) -> Collectives:
+def collectives(rank: int, number: int, tables: Sequence[list], meet: Callable[[], Any]) -> Collectives:
     """The primitives of the worker ``rank`` of ``number``; ``meet()`` waits for all.
 
-    ``tables`` are two flat arrays in memory that all share, taken by turns: who writes into one again has met all
-    others since they read it.
+    ``tables`` are two lists, taken by turns, in which all lay their arrays: who lays one down again has met all others
+    since they read it.
     """
     next_table = cycle(tables).__next__
 
-    def all_sum(x: Array) -> Array:
-        """the sum of x over the workers, added up in one order by each"""
-        table = next_table()[: number * x.size].reshape(number, *x.shape)
+    def all_laid(x: Array) -> list[Array]:
+        table = next_table()
         table[rank] = x
         meet()
-        first, second, *more = (x if i == rank else part for i, part in enumerate(table))  # x is near
-        out = first + second
-        for part in more:
-            out += part
-        return out
+        return table
+
+    def all_sum(x: Array) -> Array:
+        """the sum of x over the workers, added up in one order by each"""
+        return reduce(add, all_laid(x))
 
     def copy(x: Array) -> Array:
         """x, which all have alike"""
@@ -62,10 +64,7 @@ def collectives(rank: int, number: int, tables: Sequence[Array], meet: Callable[
 
     def gather(x: Array, width: int) -> Array:
         """the columns of all workers, beside each other"""
-        table = next_table()[: len(x) * width].reshape(len(x), width)
-        table[:, share(width, rank, number)] = x
-        meet()
-        return table.copy()
+        return backend.xp.concatenate(all_laid(x), axis=1)
 
     def part(x: Array) -> Array:
         """this worker's columns of x, which all have alike"""
@@ -116,25 +115,25 @@ def kinds(network: MLP, number: int, gather: bool) -> list[type]:
     Layers with fewer units than there are workers stay whole.
     """
     widths = [len(layer.bias) for layer in network.layers]
-    found: list[type] = [Linear for _ in widths]
+    parts: list[type] = [Linear for _ in widths]
     i, end = 0, len(widths) - gather
     while i < end - 1:
         pair = widths[i] >= number
         if pair:
-            found[i : i + 2] = Columns, Rows
+            parts[i : i + 2] = Columns, Rows
         i += 1 + pair
     if gather and widths[-1] >= number:
-        found[-1] = Outputs
-    return found
+        parts[-1] = Outputs
+    return parts
 
 
 def share_layers(network: MLP, number: int, gather: bool, primitives: Collectives) -> list[int | None]:
     """Put shared layers in the place of a network's own; returns the axis of each parameter that is to be cut."""
-    found = kinds(network, number, gather)
-    network.layers = [x if kind is Linear else kind(x, primitives) for x, kind in zip(network.layers, found)]
-    if found[-1] is Outputs:
+    parts = kinds(network, number, gather)
+    network.layers = [x if kind is Linear else kind(x, primitives) for x, kind in zip(network.layers, parts)]
+    if parts[-1] is Outputs:
         network.layers[-1].activation, network.output = network.output, identity
-    return [axis for kind in found for axis in AXES[kind]]
+    return [axis for kind in parts for axis in AXES[kind]]
 
 
 def cut(x: Tensor, axis: int | None, rank: int, number: int) -> Any:
@@ -142,23 +141,24 @@ def cut(x: Tensor, axis: int | None, rank: int, number: int) -> Any:
     return ... if axis is None else (*[slice(None)] * axis, share(x.shape[axis], rank, number))
 
 
-def split(model: WGANGP, rank: int, number: int, primitives: Collectives) -> Callable[[], None]:
-    """Leave of a whole model the share of a worker, copied from its arrays.
+def split(whole: WGANGP, rank: int, number: int, primitives: Collectives) -> tuple[WGANGP, Callable[[], None]]:
+    """A copy of a whole model, of which it has the share of a worker; and a function that writes the share back.
 
-    Returns a function that writes the share back there; the first worker writes what all have alike too.
+    The first worker writes what all have alike too.
     """
+    model = deepcopy(whole)
     critic, generator = model.critic_adam, model.generator_adam
     networks: list[tuple] = [(model.critic, critic.m, critic.v), (model.generator, generator.m, generator.v)]
     axes: dict[Tensor, int | None] = {}
     for network, *moments in networks + [(model.ema,)] * (model.ema is not model.generator):
-        found = share_layers(network, number, network is not model.critic, primitives)
-        for held in (network.parameters(), *moments):
-            axes |= zip(held, found)
+        cuts = share_layers(network, number, network is not model.critic, primitives)
+        for tensors in (network.parameters(), *moments):
+            axes |= zip(tensors, cuts)
 
     places = []
-    for x in model.state().values():
+    for x, its in zip(model.state().values(), whole.state().values()):
         axis = axes.get(x)
-        place = x.array[cut(x, axis, rank, number)]
+        place = its.array[cut(x, axis, rank, number)]
         x.array = place.copy()
         if axis is not None or rank == 0:
             places.append((place, x))
@@ -167,4 +167,4 @@ def split(model: WGANGP, rank: int, number: int, primitives: Collectives) -> Cal
         for place, x in places:
             place[...] = x.array
 
-    return write_back
+    return model, write_back

@@ -27,6 +27,7 @@ effect only between proofs, is not detected.
 
 import pickle
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from operator import is_
 from typing import Any
@@ -72,7 +73,7 @@ class Replayed:
 
     def __init__(self, model: Any, graph: bool = False) -> None:
         if graph:
-            backend.cutensor_matmul()  # raises its error at once
+            cutensor_matmul()  # raises its error at once
         self.model, self._kind = model, Graph if graph else Program
         self._begin()
 
@@ -172,7 +173,7 @@ class Graph:
         stream, self._pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
         cuda.Device().synchronize()
         try:
-            backend.matmul = backend.cutensor_matmul()
+            backend.matmul = cutensor_matmul()
             with stream, cuda.using_allocator(self._pool.malloc):
                 for _ in range(3):  # compiles the kernels, and plans the products
                     model.device_steps()
@@ -193,6 +194,30 @@ class Graph:
     def replay(self) -> Array:
         self._graph.launch()
         return self._result
+
+
+def cutensor_matmul() -> Callable[[Array, Array], Array]:
+    """A matrix product by cuTENSOR, which a CUDA graph can record. Raises DeviceError where cuTENSOR is missing."""
+    with suppress(Exception):  # CuPy finds cuTENSOR's main library, which needs this second library
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        load_nvidia_dynamic_lib("cutensorMg")
+    try:
+        from cupyx import cutensor
+    except ImportError as error:
+        raise backend.DeviceError(
+            f"a CUDA graph needs cuTENSOR, which does not import ({backend.first_line(error)}); it comes with: pip"
+            " install cutensor-cu13 (for a driver of CUDA 12: cutensor-cu12)"
+        ) from None
+
+    def matmul(x: Array, y: Array) -> Array:
+        if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
+            return backend.xp.matmul(x, y)
+        x, y = (a.copy() if 0 in a.strides else a for a in (x, y))  # cuTENSOR refuses to read a row twice
+        out = backend.xp.empty((x.shape[0], y.shape[1]), x.dtype)
+        return cutensor.contraction(1.0, x, "ik", y, "kj", 0.0, out, "ij")
+
+    return matmul
 
 
 def _same(x: Any, y: Any) -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,20 +11,44 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from ..settings import Settings
 
-AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # by which Linux gives out processors
 WORK = 10_000_000  # multiplications and additions of a product for each of its threads
 
 
 def threads_for(settings: Settings, dim: int) -> int:
-    """The number of threads that the products of a critic of rows (n, ``dim``) can use, at most one for each core.
+    """The number of threads that the products of a critic of rows (n, ``dim``) can use, on at most half of the cores.
 
-    The number depends on the sizes alone, so that the same run on the same machine gives the same numbers: with another
-    number of threads a product adds up in another order. OPENBLAS_NUM_THREADS and similar variables limit the number.
+    The other half is for whatever else runs: two threads that share a product wait for each other, and one without a
+    core of its own keeps the other waiting. OPENBLAS_NUM_THREADS and similar variables limit the number further.
     """
     layers = pairwise([dim, *settings.critic, 1])
     largest = max(2 * (2 * settings.batch_size) * n * m for n, m in layers)  # real and generated rows together
-    most = max([blas["num_threads"] for blas in _blas()], default=os.cpu_count() or 1)
-    return min(most, max(1, largest // WORK))
+    most = max([blas["num_threads"] for blas in _blas()], default=1)
+    return max(1, min(most, cores() // 2, largest // WORK))
+
+
+def cores() -> int:
+    """The number of processors that this process may use: by its affinity, and by the quotas of its control groups."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([allowed, *quotas()])))
+
+
+def quotas() -> Iterator[float]:
+    """The processors that each control group allows: of version 2, or of version 1's groups for processors alone."""
+    with suppress(OSError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            own = GROUPS / ("cpu" if kinds else "") / path.strip("/")
+            if not kinds or "cpu" in kinds.split(","):
+                yield from (n for folder in (own, *own.parents) for n in quota(folder))
+
+
+def quota(folder: Path) -> Iterator[float]:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            time, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+            if time > 0:  # -1: none
+                yield time / period
 
 
 def use_threads(number: int) -> threadpool_limits:
@@ -32,17 +58,8 @@ def use_threads(number: int) -> threadpool_limits:
 
 def kernels() -> str:
     """The processor type whose kernels multiply matrices: with other kernels the same run gives other bits."""
-    known = sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()})
-    return "".join(known) or ("Accelerate" if sys.platform == "darwin" else "")  # which threadpoolctl does not see
-
-
-def slower_kernels() -> str | None:
-    """A warning, if OpenBLAS does not know the processor and chose kernels without its widest registers; else None."""
-    processor = Path("/proc/cpuinfo")
-    chosen_by_hand = "OPENBLAS_CORETYPE" in os.environ or not any(blas.get("architecture") for blas in _blas())
-    if chosen_by_hand or kernels() in AVX512 or not processor.exists() or "avx512f" not in processor.read_text():
-        return None
-    return f"OpenBLAS takes this processor for a {kernels()}; faster, as a rule: OPENBLAS_CORETYPE=SkylakeX in front"
+    names = sorted({str(blas.get("architecture", blas.get("internal_api"))) for blas in _blas()})
+    return "".join(names) or ("Accelerate" if sys.platform == "darwin" else "")  # which threadpoolctl does not see
 
 
 def _blas() -> list[dict]:

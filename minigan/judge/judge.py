@@ -1,5 +1,6 @@
 """The evaluation of samples: all metrics, and the same metrics of real images for comparison."""
 
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from .. import backend
 from ..data import DataError
 from ..nn import MLP
 from ..run.images import in_unit_range, load_images, nearby
-from ..run.run import METRICS
 from ..tensor import no_grad
 from ..training import DivergenceError
 from .classifier import FILE, classes, load, predict
-from .metrics import frechet, nearest, precision_recall
+from .metrics import METRICS, frechet, nearest, precision_recall
 
 SAMPLES = 10_000  # at most so many images on each side of a comparison; MNIST has as many test images
 FEWEST = 30  # with fewer images the metrics would mean nothing
@@ -39,9 +39,7 @@ class Judge:
         if train.shape[1:] != test.shape[1:]:
             raise DataError(f"{source}: its test images have another size than its training images")
         if min(len(train), len(test)) < FEWEST:
-            raise DataError(
-                f"{source}: to judge samples takes {FEWEST} training and test images; remove {path.name} there"
-            )
+            raise DataError(f"{source}: to judge samples takes {FEWEST} training and test images")
         n, rng = min(SAMPLES, len(train), len(test)), numpy.random.default_rng(0)
         self.train = train.reshape(len(train), -1)
         self.test, self.others = (x.reshape(len(x), -1)[rng.permutation(len(x))[:n]] for x in (test, train))
@@ -50,7 +48,7 @@ class Judge:
         features = self._real.features
         # Features of equal images may differ by rounding: the kernel for a row depends on its place in the matrix.
         if numpy.ptp(features, axis=0).max() <= 1e-4 * numpy.abs(features).max():
-            raise DataError(f"{path}: sees no difference between the test images; remove it, or make it anew")
+            raise DataError(f"{path}: sees no difference between the test images")
 
     @cached_property
     def real(self) -> dict[str, Any]:
@@ -85,6 +83,10 @@ class Judge:
         rows = [(text, format(x, how), format(y, how)) for text, x, y, how in had if None not in (x, y)]
         few = f"no Frechet distance: it takes {FEWEST_FOR_DISTANCE:,} training and test images"
         return [("", "samples", "real"), *([(few, "", "")] if self.real["frechet"] is None else []), *rows]
+
+    def print_table(self, metrics: dict[str, Any]) -> None:
+        for what, samples, real in self.table(metrics):
+            print(f"{what:<60} {samples:>8} {real:>8}")
 
     def of_each_class(self, samples: numpy.ndarray, n: int) -> numpy.ndarray:
         """The first n samples that the classifier puts into each class, class by class; black where none is."""
@@ -122,8 +124,15 @@ class Judge:
 
 
 def find_judge(source: Path, size: int | None = None, train: numpy.ndarray | None = None) -> Judge | None:
-    """The judge of samples, as ``Judge``, if there is a classifier beside the images; else None."""
-    return Judge(source, size, train) if nearby(source, FILE).exists() else None
+    """The judge of samples, if there is a classifier beside the images; None, with a warning, where it does not fit."""
+    if not nearby(source, FILE).exists():
+        return None
+    try:
+        return Judge(source, size, train)
+    except DataError as error:
+        how = f"python -m minigan.judge --data {source}{f' --size {size}' if size else ''} makes it anew"
+        warnings.warn(f"no metrics of samples: {error}; {how}, or remove it", stacklevel=2)
+        return None
 
 
 def _mean_score(critic: MLP, images: numpy.ndarray, block: int = 2000) -> float:

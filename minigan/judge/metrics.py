@@ -6,6 +6,19 @@ import numpy
 
 from ..run.images import in_unit_range
 
+# each of them: its description in a table, and its format
+METRICS = {
+    "frechet": ("Frechet distance to test images, by classifier's features", ".2f"),
+    "units": ("... in units of real against real", ".2f"),
+    "precision": ("precision: samples among test images (k = 3)", ".3f"),
+    "recall": ("recall: test images among samples (k = 3)", ".3f"),
+    "classes": ("classes with at least 1 % of the samples", ".0f"),
+    "smallest_class": ("share of the smallest class", ".3f"),
+    "largest_class": ("share of the largest class", ".3f"),
+    "confidence": ("mean probability of the likeliest class", ".3f"),
+    "nearest": ("median distance to the nearest training image", ".2f"),
+}
+
 
 def frechet(x: numpy.ndarray, y: numpy.ndarray) -> float:
     """The Frechet distance between the Gaussians with the means and covariances of two sets of features (n, d).

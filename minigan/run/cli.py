@@ -7,17 +7,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..backend import DeviceError
-from ..choices import Choices
 from ..data import DataError
-from ..fast.workers import ENDS
-from ..settings import PRESETS, Number, Settings
+from ..settings import Number
 from ..training import DivergenceError
 
+ENDS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]  # ask to end
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses; in shells, 128 + a signal's number means that signal
 
 
@@ -33,34 +33,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
-
-
-def add_settings(parser: Parser) -> None:
-    """Add a flag for each setting; its help has the default in brackets, and the values of presets that differ."""
-    for setting in fields(Settings):
-        (_, default), *others = [(label, getattr(preset, setting.name)) for label, preset in PRESETS.items()]
-        shown = [text(default), *(f"{label}: {text(value)}" for label, value in others if value != default)]
-        words, kind = _kind(setting, setting.metadata["allowed"])
-        parser.add_argument(
-            flag(setting),
-            dest=setting.name,
-            default=argparse.SUPPRESS,
-            help=f"{setting.metadata['help']}{words} [{', '.join(shown)}]",
-            **kind,
-        )
-
-
-def flag(setting: Field) -> str:
-    return f"--{setting.name.rstrip('_').replace('_', '-')}"
-
-
-def _kind(setting: Field, allowed: Number | Choices) -> tuple[str, dict[str, Any]]:
-    """The list of a setting's choices, for the help, and argparse's arguments for parsing the setting."""
-    if isinstance(allowed, Choices):
-        read = {"type": lambda word: None if word == "none" and None in allowed else word, "choices": list(allowed)}
-        return f": {', '.join(map(text, allowed))}", {"metavar": "NAME", **read}
-    nargs = 2 if setting.name == "betas" else "*" if isinstance(setting.default, tuple) else None
-    return "", {"metavar": "N" if allowed.kind is int else "X", "type": number(allowed), "nargs": nargs}
 
 
 def number(allowed: Number) -> Callable[[str], Any]:
@@ -83,11 +55,6 @@ def path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
     return Path(os.path.expanduser(text))
-
-
-def text(value: Any) -> str:
-    """A setting's value as typed on the command line."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
 # --- Endings ------------------------------------------------------------------------------------

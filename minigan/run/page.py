@@ -9,14 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from .. import backend
 from ..data import MNIST
-from ..settings import NOISES, Settings
+from ..settings import Settings
 from . import pictures
-from .cli import flag, text
 from .files import filled, write_if_free
+from .flags import flag, text
 from .run import SLOPE_NAMES, Run
 
 COLUMNS = 10  # of every grid of samples
@@ -25,7 +23,6 @@ LOOKED_AT = 2_000  # samples, for some of each class
 SAMPLES = "Not chosen: from the noise that all grids of the run share."
 PROGRESS = "The same samples at several moments; iterations above."
 ANIMATION = "A frame for each grid of the run. (It plays once, when it is first seen.)"
-INTERPOLATIONS = "Each row goes from one noise vector to another."
 CURVES = (
     "Over the seconds of training alone. From iteration 1,000 on a point is the mean of ten iterations, and from 10,000"
     " on of a hundred. L1 is the distance between samples and images as the critic sees it. Where L1 on test images"
@@ -86,12 +83,8 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
             picture("By class", "classes.png", pictures.grid(classes, COLUMNS), CLASSES),
             picture("Learned, or copied?", "nearest.png", pictures.grid(nearest, COLUMNS), NEAREST),
         ]
-    between = pictures.grid(interpolations(run), COLUMNS)
     given = [(flag(setting), text(getattr(run.settings, setting.name))) for setting in fields(Settings)]
-    parts += [
-        picture("Between two noises", "interpolations.png", between, INTERPOLATIONS),
-        table("Settings", "", [("flag", "value"), *given]),
-    ]
+    parts.append(table("Settings", "", [("flag", "value"), *given]))
     slots = {"summary": html.escape(run.summary()), "opening": "\n".join(opening), "body": "\n".join(parts)}
     slots["generator"] = generator(run)
     write_if_free(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
@@ -126,21 +119,6 @@ def generator(run: Run) -> str:
         "weights": base64.b64encode(b"".join(a.astype("<f2").tobytes() for a in arrays)).decode("ascii"),
     }
     return json.dumps(slots)
-
-
-def interpolations(run: Run, rows: int = 6) -> numpy.ndarray:
-    """Samples (rows * COLUMNS, height, width) on the path from one noise vector to another, a row for each pair.
-
-    For normal noise the path is the arc between them, x cos t + y sin t, where a vector stays as long as normal noise
-    is (White 2016, arXiv 1609.04468); for uniform noise the path is the straight line.
-    """
-    settings = run.settings
-    rng = numpy.random.default_rng([settings.seed, 3])
-    x, y = (NOISES[settings.noise](rng, (rows, 1, settings.noise_dim)) for _ in range(2))
-    t = numpy.linspace(0, 1, COLUMNS, dtype="float32")[:, None]
-    angle = t * numpy.pi / 2
-    way = x * numpy.cos(angle) + y * numpy.sin(angle) if settings.noise == "normal" else x + t * (y - x)
-    return run.samples(way.reshape(-1, settings.noise_dim))
 
 
 def table(title: str, caption: str, rows: Sequence[Sequence[str]]) -> str:

@@ -8,9 +8,9 @@ import io
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,18 @@ import numpy
 from .. import backend
 from ..backend import Array
 from ..data import DataError, reading, sampler
-from ..settings import COUNT, NOISES, Number, Settings
+from ..settings import NOISES, Settings
 from ..training import WGANGP, DivergenceError, outputs
 from . import pictures
 from .files import as_json, in_memory, write_if_free
-from .images import SIZES, in_unit_range, read_arrays
+from .images import in_unit_range, read_arrays
 
 FILE = "checkpoint.npz"  # in a run's folder
-VERSION = 5
-RENAMED = {"schedule": "decay", "penalty_weight": "lambda_"}  # settings in checkpoints of November 2026
-# each metric of an evaluation: its description in the table, and its format
-METRICS = {
-    "frechet": ("Frechet distance to test images, by classifier's features", ".2f"),
-    "units": ("... in units of real against real", ".2f"),
-    "precision": ("precision: samples among test images (k = 3)", ".3f"),
-    "recall": ("recall: test images among samples (k = 3)", ".3f"),
-    "classes": ("classes with at least 1 % of the samples", ".0f"),
-    "smallest_class": ("share of the smallest class", ".3f"),
-    "largest_class": ("share of the largest class", ".3f"),
-    "confidence": ("mean probability of the likeliest class", ".3f"),
-    "nearest": ("median distance to the nearest training image", ".2f"),
-}
-EVALUATION = ("iteration", "seconds", *METRICS, "l1_train", "l1_test")
+VERSION = 6
+JUDGED = ("frechet", "units", "precision", "recall", "classes", "smallest_class", "largest_class", "confidence")
+EVALUATION = ("iteration", "seconds", *JUDGED, "nearest", "l1_train", "l1_test")
 # what it leaves beside the checkpoint, and which nobody's own file is to be replaced by
-LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.png", "interpolations.png"]
+LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.png"]
 LEFT += ["classes.png", "nearest.png", "settings.json", "curves.csv", "evaluation.json"]
 SNAPSHOTS = 100  # at most, that a checkpoint keeps
 CHUNK = 10_000  # samples computed at a time
@@ -74,6 +62,11 @@ class Run:
     @property
     def settings(self) -> Settings:
         return self.gan.settings
+
+    @property
+    def source(self) -> Path:
+        """The folder or file of its images."""
+        return Path(self.metadata["data"])
 
     @property
     def done(self) -> int:
@@ -136,6 +129,10 @@ class Run:
         self.pending.clear()
         return self.rows[-1]
 
+    def due(self, every: int) -> bool:
+        """Whether what happens ``every`` so many iterations, and at the last one, is due now."""
+        return self.done % every == 0 or self.done == self.settings.iterations
+
     def draw_grid(self, folder: Path) -> None:
         """Write a grid of samples of the fixed noise to ``folder``; keep its first samples, of about 100 grids."""
         images = pictures.to_bytes(self.samples(self.fixed_noise))
@@ -183,7 +180,7 @@ class Run:
         for name, x in arrays.items():  # the judge has looked at its own, of which some may not be had (NaN)
             if name != "evaluations" and x.dtype.kind == "f" and not numpy.isfinite(x).all():
                 raise DivergenceError(f"training diverged: {name} holds numbers that are no longer finite")
-        write_if_free(folder / FILE, in_memory(numpy.savez, **arrays), or_beside=True)
+        write_if_free(folder / FILE, in_memory(numpy.savez, **arrays, seal=seal(arrays)), or_beside=True)
         typed = {name.rstrip("_"): value for name, value in asdict(self.settings).items()}
         write_if_free(folder / "settings.json", as_json({**typed, **self.metadata}))
         self.write_curves(folder)
@@ -213,6 +210,14 @@ class Run:
         return None
 
 
+def seal(arrays: dict[str, numpy.ndarray]) -> int:
+    """A number that tells whether a checkpoint's arrays are those that were saved, which are all finite, and fit."""
+    crc = 0
+    for name, x in sorted(arrays.items()):
+        crc = zlib.crc32(f"{name} {x.dtype} {x.shape}".encode() + x.tobytes(), crc)
+    return crc
+
+
 def load(path: Path | str) -> Run:
     """The run that ``save`` wrote in a folder, on the device in use. Raises DataError for any other file.
 
@@ -228,43 +233,21 @@ def load(path: Path | str) -> Run:
         header = json.loads(str(arrays["header"]))
         if (version := header.pop("version")) != VERSION:
             raise DataError(f"{path}: has version {version}; expected {VERSION}")
-        held = {RENAMED.get(name, name): value for name, value in header.pop("settings").items()}
-        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in held.items()}
-        settings, shape, iteration = Settings(**given), tuple(header.pop("shape")), header.pop("iteration")
-        seconds, metadata = header.pop("seconds"), header
-        numbers = [(n, COUNT) for n in (*shape, metadata["workers"], metadata["threads"])]
-        numbers += [(iteration, Number(int, 0, 10**9)), (seconds, Number(float, 0, 1e9))]
-        numbers += [(metadata["crc32"], Number(int, 0, 2**32)), (metadata["size"] or 1, SIZES)]
-        texts = all(isinstance(metadata[name], str) for name in ("data", "kernels"))
-        if len(shape) != 2 or not texts or not all(allowed.allows(n) for n, allowed in numbers):
-            raise ValueError("its header holds what is no number or path")
-        layers = [[shape[0] * shape[1], *settings.critic, 1], [settings.noise_dim, *settings.generator]]
-        if sum(n * m for sizes in layers for n, m in pairwise(sizes)) > sum(x.size for x in arrays.values()):
-            raise DataError(f"{path}: is of another network: its settings say a larger one")
-
-        run = Run(settings, shape, metadata)
-        expected = {name: (x.shape, x.dtype) for name, x in run.gan.state().items()}
-        expected |= {"rows": ((None, 4), "float64"), "evaluations": ((None, len(EVALUATION)), "float64")}
-        expected |= {"pending": ((None, 2), "float32"), "grids": ((len(arrays["snapshots"]),), "int64")}
-        expected |= {"snapshots": ((None, run.samples_kept, *shape), "uint8")}
-        for name, (wanted, dtype) in expected.items():
-            x = arrays[name]
-            if len(x.shape) != len(wanted) or not all(n in (None, m) for n, m in zip(wanted, x.shape)):
-                raise DataError(f"{path}: {name} is {x.shape}; its settings say {wanted}")
-            known = (abs(x) < 3.4e38) | ((name == "evaluations") & (x != x))  # as far as float32 goes
-            if x.dtype != dtype or not known.all():
-                raise ValueError(f"{name} is {x.dtype}, or holds numbers that are not finite; expected {dtype}")
-
+        if arrays.pop("seal") != seal(arrays):
+            raise DataError(f"{path}: was changed after it had been saved")
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in header.pop("settings").items()}
+        seconds, iteration, shape = (header.pop(name) for name in ("seconds", "iteration", "shape"))
+        run = Run(Settings(**given), tuple(shape), header)
         run.gan.restore(arrays)
         run.gan.done = iteration
         state = (
             dict(json.loads(str(arrays["rng"]))) if arrays["rng"].dtype.kind == "U" else arrays["rng"].astype("int8")
         )
         if not backend.set_rng_state(run.gan.rng, state):
-            run.gan.rng = backend.default_rng(settings.seed + iteration)
+            run.gan.rng = backend.default_rng(run.settings.seed + iteration)
         run.seconds, run.pending = seconds, list(backend.on_device(arrays["pending"]))
         run.rows = [(int(i), *row) for i, *row in arrays["rows"].tolist()]
         run.snapshots = list(zip(arrays["grids"].tolist(), arrays["snapshots"]))
-        told = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
-        run.evaluations = [{name: None if x != x else x for name, x in row.items()} for row in told]
+        judged = [dict(zip(EVALUATION, [int(i), *row])) for i, *row in arrays["evaluations"].tolist()]
+        run.evaluations = [{name: None if x != x else x for name, x in row.items()} for row in judged]
         return run
