@@ -93,8 +93,7 @@ def sampler(images: numpy.ndarray) -> Callable[[int, Any], Array]:
     rows = backend.on_device(images.reshape(len(images), -1))
 
     def draw(n: int, rng: Any) -> Array:
-        pixels = backend.xp.take(rows, rng.integers(0, len(rows), size=n), axis=0).astype("float32")
-        pixels /= 255
-        return pixels
+        pixels = backend.xp.take(rows, rng.integers(0, len(rows), size=n), axis=0)
+        return backend.xp.divide(pixels, 255, dtype="float32")
 
     return draw

@@ -93,8 +93,8 @@ def tanh(x: Array) -> Array:
     return backend.xp.tanh(x)
 
 
-def logistic(x: Array) -> Array:
-    y = backend.xp.exp(backend.xp.clip(x, -float("inf"), 88))  # above, the result is 1, and exp would overflow soon
+def logistic(x: Array, low: float = -float("inf")) -> Array:
+    y = backend.xp.exp(backend.xp.clip(x, low, 88))  # above, the result is 1, and exp would overflow soon
     y /= y + 1
     return y
 

@@ -147,13 +147,16 @@ def part(rows: Array, start: int, stop: int) -> Array:
 
 @kernel
 def update_ema(average: Array, x: Array, step: Array) -> None:
-    average += step * (x - average)
+    change = x - average
+    change *= step
+    average += change
 
 
 @kernel
 def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
     """L1 and the mean slope."""
-    return backend.xp.stack((d_fake.mean() - d_real.mean(), s.mean()))
+    n = len(s)  # mean() of a few numbers takes four times as long
+    return backend.xp.stack(((d_fake.sum() - d_real.sum()) / n, s.sum() / n))
 
 
 def outputs(network: MLP, rows: Array) -> Array:
