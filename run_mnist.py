@@ -12,16 +12,20 @@ import sys
 import warnings
 from argparse import Namespace
 
-import numpy
+try:
+    import numpy
 
-from minigan import backend
-from minigan.fast import sharing
-from minigan.judge import Judge, find_judge
-from minigan.run import Run, cli, flags, opening, pictures
-from minigan.run.files import locked, replacing, write
-from minigan.run.page import write_page
-from minigan.run.progress import Bar, warn
-from minigan.training import WGANGP, DivergenceError
+    from minigan import backend
+    from minigan.fast import sharing
+    from minigan.judge import find_judge
+    from minigan.run import Run, cli, flags, opening, pictures
+    from minigan.run.files import locked, replacing, write
+    from minigan.run.page import write_page
+    from minigan.run.progress import Bar, warn
+    from minigan.training import WGANGP, DivergenceError
+except ImportError as error:
+    print(f"run_mnist.py: error: {error}; for what it needs: pip install -r requirements.txt", file=sys.stderr)
+    sys.exit(2)
 
 
 def train(run: Run, images: numpy.ndarray, args: Namespace) -> int:
@@ -36,7 +40,7 @@ def train(run: Run, images: numpy.ndarray, args: Namespace) -> int:
         try:
             if run.done == 0:
                 run.draw_grid(out)
-                run.save(out)
+            run.save(out)
             with shared as (iteration, bring_together):
                 while run.done < settings.iterations and not signals:
                     # iterate, and show L1 and the slope now and then
@@ -78,9 +82,11 @@ def train(run: Run, images: numpy.ndarray, args: Namespace) -> int:
 
 def report(run: Run, args: Namespace, seed: int | None) -> int:
     """Write the pictures and the page of a run, from its checkpoint; to evaluate, new metrics too."""
-    judge = (Judge if args.mode == "evaluate" else find_judge)(run.source, run.metadata["size"])
+    judge = find_judge(run.source, run.metadata["size"], needed=args.mode == "evaluate")
     if judge:
         opening.refuse_other_images(args, run, judge.train)
+    elif run.evaluations:
+        warn(f"the page is without metrics: {run.source} has no classifier beside it, or is gone")
     if judge and args.mode == "evaluate":
         run.evaluate(args.out, judge, seed)
         run.save(args.out)

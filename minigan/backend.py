@@ -8,6 +8,7 @@ A function that computes on arrays inside a training iteration is marked as a ``
 written down as the list of its kernel calls.
 """
 
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
@@ -15,6 +16,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy
+
+if sys.version_info < (3, 10) or int(numpy.__version__.split(".")[0]) < 2:
+    raise ImportError(
+        f"minigan needs Python 3.10 and NumPy 2; this is {sys.version.split()[0]} and {numpy.__version__}"
+    )
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 

@@ -146,6 +146,12 @@ def test_batches_are_drawn_as_rows_of_pixels():
 # --- Arrays -------------------------------------------------------------------------------------
 
 
+TINY_IMAGES = [  # of three or four pixels each way, as quantum circuits take them
+    (np.resize(X, (40, 4, 4)), [(4, 4), (16,), (4, 4, 1), (1, 4, 4)]),
+    (np.resize(X, (40, 3, 3)), [(3, 3), (9,)]),
+]
+
+
 def test_arrays(tmp_path):
     for array, expected in (
         (X, X),
@@ -163,6 +169,7 @@ def test_arrays(tmp_path):
         (X[:, None], X),
         (np.stack([X, X, X], axis=1), X),
         (np.asfortranarray(X), X),
+        *((small[0].reshape(40, *shape), small[0]) for small in TINY_IMAGES for shape in small[1]),
     ):
         for path, content in ((tmp_path / "a.npy", npy(array)), (tmp_path / "a.npz", npz(arr_0=array))):
             path.write_bytes(content)
@@ -178,6 +185,7 @@ def test_arrays_are_found_by_their_names(tmp_path):
         npz(test_labels=y[:, None], train_images=X, train_labels=Y[:, None], test_images=x),
         npz(val_images=x, x=x, X_test=x, y_test=y, y=Y[::-1], labels=Y, images=X),
         npz(test=x, train=X, train_labels=Y, test_labels=y),
+        npz(X_train=X, X_valid=x, y_train=Y, y_valid=y),
     ):
         path.write_bytes(content)
         check(path, X, Y)
@@ -214,7 +222,7 @@ def test_archives_without_images_or_labels(tmp_path):
         r"expected images \(n, height, width\), got",
         "expected more of them than pixels each way, and the axis",
     )
-    labels, other = r"expected labels \(n,\) from 0 to 255, got", "not a file of arrays"
+    labels, other = r"expected labels \(n,\), whole numbers or names, got", "not a file of arrays"
     huge = npy(X).replace(b"(120, 6, 5), }" + b" " * 14, b"(1000000000, 1000, 1000), } ")
     for content, message, *loaded_by in (
         (npy(X.astype("int64") - 1), f"{kinds} int64 from -1 to 254"),
@@ -235,9 +243,9 @@ def test_archives_without_images_or_labels(tmp_path):
         (npz(one=X, other=X), f"{named} one, other"),
         (npz(y_train=Y[:0]), f"{labels} uint8 ", load_labels),
         (npz(y_train=np.array(3)), f"{labels} int64 ", load_labels),
-        (npz(y_train=np.array(["a", "b"])), f"{labels} <U1 ", load_labels),
+        (npz(y_train=np.array([0.5, 1])), f"{labels} float64 ", load_labels),
+        (npy(X), "holds training images only; expected an .npz file, for test images and labels", load_labels),
         (npz(images=0 * X), "all pixels of its train images are 0; there is nothing to be seen"),
-        (npz(y_train=np.array([0, 256])), f"{labels} int64 ", load_labels),
         (npy(np.array([{}], dtype=object)), f"{other}, or a damaged one"),
         (in_memory(zipped, "readme.txt", b"hello"), rf"{other}, or a damaged one \(its member readme.txt is no array"),
         (in_memory(zipped, "train_images.npy", b"hello"), f"{other}, or a damaged one"),
@@ -279,16 +287,44 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 
 
 def test_folders_of_splits_by_any_name_and_of_classes(tmp_path):
-    for train, test in (("training", "testing"), ("Train", "Test"), ("train", "val")):
-        root = tmp_path / train / test
+    for train, test in (
+        ("training", "testing"),
+        ("Train", "Test"),
+        ("train", "val"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("mnist_png/training", "mnist_png/testing"),
+    ):
+        root = tmp_path / train.replace("/", "") / test.replace("/", "")
         pictures(root / train, SQUARE[:20], Y)
         pictures(root / test, SQUARE[:9], Y)
         check(root, SQUARE[:20], Y[:20], size=5)
         check(root, SQUARE[:9], Y[:9], "test", 5)
+    for extra in ("validation", "chest"):  # a third part, and all once more one level deeper
+        pictures(root / "mnist_png" / extra / "training", SQUARE[9:12], Y)
+        check(root, SQUARE[:20], Y[:20], size=5)
+        check(root, SQUARE[:9], Y[:9], "test", 5)
+    pictures(root / "mnist_png" / "train_more", SQUARE[:3], Y)
+    refused(root / "mnist_png", "holds train_more and training; which of them is for train")
+    root, test = tmp_path / "train" / "val", "val"
     pictures(root / test, SQUARE[:9], Y + 1)
     refused(root, "has no training pictures of the class class3", lambda root: load_labels(root, "test"))
     refused(root / test / "class0", "expected 2 to 256 folders of pictures, one for each class, got 1", load_labels)
-    refused(root / train, "expected folders train and test in it", lambda root: load_images(root, "test"))
+    refused(root / "train", "expected folders train and test in it", lambda root: load_images(root, "test"))
+
+
+def test_a_class_may_be_named_train(tmp_path):
+    for i, name in enumerate(("car", "plane", "train")):
+        pictures(tmp_path / name, SQUARE[5 * i : 5 * i + 5])
+    assert len(load_images(tmp_path, size=5)) == 15
+    assert len(np.unique(load_labels(tmp_path))) == 3
+
+
+def test_what_is_left_out_is_told_by_its_kind(tmp_path, capsys):
+    pictures(tmp_path, SQUARE[:5])
+    for name in ("a.heic", "b.heic", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert len(load_images(tmp_path, size=5)) == 5
+    assert capsys.readouterr().err == "3 other files are left out: 2 .heic, 1 .txt\n"
 
 
 def test_hidden_folders_and_links(tmp_path):
@@ -297,7 +333,7 @@ def test_hidden_folders_and_links(tmp_path):
     (tmp_path / "data").mkdir()
     for folder in classes.iterdir():
         link(tmp_path / "data" / folder.name, folder)
-    for hidden in (".ipynb_checkpoints", "__MACOSX", ".thumbnails"):
+    for hidden in (".ipynb_checkpoints", "__MACOSX", ".thumbnails", "@eaDir", "$RECYCLE.BIN", "#recycle", "lost+found"):
         pictures(tmp_path / "data" / hidden, SQUARE[:3])
     link(classes / "class0" / "round", tmp_path / "data")
     check(tmp_path / "data", SQUARE[:20], Y[:20], size=5)
@@ -308,7 +344,6 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, capsys):
     bad = tmp_path / "class0" / "0003.png"
     bad.write_bytes(bad.read_bytes()[:40])
     (tmp_path / "class1" / "0100.gif").write_bytes(b"nothing")
-    (tmp_path / "notes.txt").write_text("no picture")
     kept = [i for i in range(20) if i != 3]
     with unbroken_output():
         check(tmp_path, SQUARE[kept], Y[kept], size=5)

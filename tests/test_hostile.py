@@ -213,10 +213,8 @@ def test_a_classifier_that_does_not_fit_is_told_and_keeps_no_run_from_training(o
     for name, content in others.items():
         (judged / name).write_bytes(content)
     assert run(*TINY, "--data", judged) == 0
-    line = (
-        re.escape(message) + rf".*; python -m minigan.judge --data {re.escape(str(judged))} makes it anew, or remove it"
-    )
-    assert re.fullmatch(f"run_mnist.py: no metrics of samples: .*{line}\n", capsys.readouterr().err)
+    how = re.escape(f"; remove the classifier, or make it anew: python -m minigan.judge --data {judged}\n")
+    assert re.fullmatch(f"run_mnist.py: no metrics of samples: .*{re.escape(message)}.*{how}", capsys.readouterr().err)
     assert load("out").done == 6
 
 

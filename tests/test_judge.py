@@ -1,6 +1,8 @@
 """Samples judged: the metrics, on cases with a known answer; the classifier; and real images, noise, one digit only."""
 
 import itertools
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from minigan.data import MNIST, load_images, load_labels
 from minigan.judge import Judge, classifier
 from minigan.judge import __main__ as command
 from minigan.judge import judge as judging
+from minigan.judge.judge import repeated
 from minigan.judge.metrics import METRICS, frechet, nearest, precision_recall
 from minigan.nn import MLP
 from minigan.training import DivergenceError
@@ -93,14 +96,45 @@ def test_a_look():
     assert seen.probabilities.dtype == "float32"
 
 
-def test_the_command_makes_one_beside_any_data(folder, capsys):
-    """The same each time."""
-    made = []
-    for _ in range(2):
-        assert command.main(["--data", str(folder)]) == 0
-        assert "100.00% right on test images" in capsys.readouterr().out
-        made.append((folder / classifier.FILE).read_bytes())
-    assert made[0] == made[1]
+def test_the_command_makes_one_beside_any_data(folder, monkeypatch, capsys):
+    """The same each time, whoever looks on, and by whatever names the classes go."""
+    made, y = [], {name: load_labels(folder, name) for name in ("train", "test")}
+    x = {f"x_{name}": load_images(folder, name) for name in y}
+    for names in (np.arange(99), np.arange(99) * 1000 + 65, np.array([f"class {i:02}" for i in range(99)])):
+        np.savez(folder / "a.npz", **x, **{f"y_{name}": names[labels] for name, labels in y.items()})
+        monkeypatch.setattr(sys.stderr, "isatty", lambda seen=bool(made): seen)
+        assert command.main(["--data", str(folder / "a.npz")]) == 0
+        assert float(re.search(r"([\d.]+)% right on test images", capsys.readouterr().out)[1]) > 90
+        made.append((folder / "a.classifier.npz").read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+def test_nothing_is_trained_that_cannot_be_written(folder, monkeypatch, capsys):
+    """Nor is somebody's own file replaced."""
+    own = folder / classifier.FILE
+    np.savez(own, weights=np.ones(3))
+
+    def refused(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(command, "load_images", None)
+    for message in (f"{own}: is no classifier that this wrote", "Permission denied"):
+        with pytest.raises(SystemExit):
+            command.main(["--data", str(folder)])
+        assert message in capsys.readouterr().err.replace("\\", "/")
+        own.unlink(missing_ok=True)
+        monkeypatch.setattr(command, "TemporaryFile", refused)
+
+
+def test_test_images_that_are_training_images_are_told_of():
+    """And where real images are as near as can be there are no units."""
+    rng = np.random.default_rng(0)
+    few = Judge.__new__(Judge)
+    few.repeated, few.real = 7, {name: None for name in METRICS}
+    assert ("7 of the test images are training images too", "", "") in few.table(few.real)
+    images = rng.integers(0, 256, (40, 2, 2), dtype="uint8")
+    assert repeated(images[:9], images) == 9
+    assert repeated(images[:9], images[5:]) == 4
 
 
 def test_without_the_right_files_it_says_so(folder, capsys):

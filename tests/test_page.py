@@ -11,11 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from minigan.judge.classifier import Predictions
 from minigan.judge.judge import Judge
-from minigan.run import Run, page
+from minigan.run import Run, load, page, pictures
 from minigan.settings import Settings
 from minigan.training import outputs
 from tests.browser import all_evaluated, needs_a_browser
@@ -150,3 +151,27 @@ def test_the_command_that_repeats_a_run(judged):
     run(*words)
     once, again = (Path(out, "samples.png").read_bytes() for out in ("out", "again"))
     assert once == again
+
+
+def test_the_command_says_what_it_does_not_repeat(ran, quick, monkeypatch):
+    """And is quoted as the system's shell has it; a generator that would keep the page from opening is left out."""
+    run("--resume", "--iterations", 9, "--threads", 2)
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    assert "It was resumed at iteration 6 in another way, which this does not repeat." in text
+    resumed = load("out")
+    resumed.metadata["data"] = r"C:\Users\me\my digits.npy"
+    assert page.command(resumed).endswith(r"--data 'C:\Users\me\my digits.npy' --out again")
+    monkeypatch.setattr(page, "os", SimpleNamespace(name="nt"))
+    assert page.command(resumed).endswith(r'--data "C:\Users\me\my digits.npy" --out again')
+    monkeypatch.setattr(page, "MOST", 10)
+    page.write_page(resumed, Path("out"), None)
+    assert page.TOO_LARGE in Path("out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_picture_that_cannot_be_drawn_costs_a_line(images, monkeypatch, capsys):
+    for name in ("curves", "progress"):
+        monkeypatch.setattr(pictures, name, lambda *_: 1 // 0)
+    assert run(*TINY, "--data", images) == 0
+    assert capsys.readouterr().err.count(" cannot be drawn: ZeroDivisionError: ") == 2
+    assert Path("out/report.html").exists()

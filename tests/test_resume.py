@@ -6,9 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from minigan.run import Run, load
+from minigan.judge import judge as judging
+from minigan.run import Run, load, opening
 from minigan.settings import Settings
 from tests.running import (
     ENDLESS,
@@ -151,6 +154,52 @@ def test_kill_9(images, quick, capsys):
     assert state("out") == state("once")
     assert [row[:3] for row in rows("out")] == [row[:3] for row in rows("once")]
     assert [path.read_bytes() for path in grids("out")] == [path.read_bytes() for path in grids("once")]
+
+
+@pytest.mark.parametrize("command", [["--resume", "--iterations", 9], ["--evaluate"], ["--report"]])
+def test_nobody_else_writes_while_it_reads(command, ran, quick, monkeypatch, capsys):
+    """The lock comes before the checkpoint is read, so that no other run's iterations are lost."""
+    other = []
+
+    def meanwhile(*args):
+        other.append(fails(capsys, "--resume", "--iterations", 12))
+        return read(*args)
+
+    module = opening if command[0] == "--resume" else judging
+    read = module.load_images
+    monkeypatch.setattr(module, "load_images", lambda *args, **named: meanwhile(*args))
+    assert run(*command) == 0
+    assert other and "another run is writing there" in other[0]
+
+
+def test_a_finished_run_writes_what_a_killed_one_left_out(ran, quick):
+    before = {name: (ran / name).read_bytes() for name in ("curves.csv", "settings.json")}
+    for name in before:
+        (ran / name).unlink()
+    assert run("--resume") == 0
+    assert {name: (ran / name).read_bytes() for name in before} == before
+
+
+@posix_only
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": "."},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_whatever_the_environment_says(env, images):
+    """As a notebook, which chooses a backend; by a matplotlibrc, and a name that is no text, a run leaves its page."""
+    Path("matplotlibrc").write_text("text.usetex: True\nsavefig.dpi: 600\nsavefig.transparent: True\n")
+    name = os.fsdecode(b"caf\xe9.npy")
+    np.save(name, np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype="uint8"))
+    with started(*TINY, "--data", name, env={**os.environ, **env}) as process:
+        output = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output[1]
+    assert {"curves.png", "report.html"} <= {path.name for path in Path("out").iterdir()}
+    with Image.open("out/curves.png") as curves:
+        assert curves.size == (1210, 330)
 
 
 @posix_only

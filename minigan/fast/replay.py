@@ -21,8 +21,11 @@ replay; if one is another object, the iteration runs as it is, and the next one 
 
     model.game = GAMES["hinge"]
 
-Only kernels may depend on the values in arrays. A branch outside of kernels that reads an array with NumPy, and has an
-effect only between proofs, is not detected.
+Only kernels may depend on the values in arrays. Not seen before the next proof: a branch outside of kernels that reads
+an array with NumPy; and a change of what is behind one of these objects, as a number that a penalty's closure, globals,
+a dict, or a layer within a layer holds, or an entry of WHERE. Another object renews the record:
+
+    model.penalty = lambda s: ops.mean((s - 2) ** 2)
 """
 
 import pickle

@@ -1,10 +1,12 @@
 """A small classifier of images, whose features and classes the metrics are of. It lies beside the images."""
 
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy
-from tqdm import tqdm
+from threadpoolctl import threadpool_limits
+from tqdm import trange
 
 from .. import backend, ops
 from ..autodiff import grad
@@ -17,6 +19,7 @@ from ..tensor import Tensor, no_grad
 
 FILE = "classifier.npz"
 HIDDEN = (256, 64)
+MOST = 256  # classes
 EPOCHS, BATCH, LEARNING_RATE = 12, 100, 2e-3
 
 
@@ -54,25 +57,25 @@ def train(images: numpy.ndarray, labels: numpy.ndarray, epochs: int = EPOCHS) ->
     """A classifier trained on images (n, height, width), uint8.
 
     Each batch is shifted by up to one pixel, so that the classifier learns strokes. The loss is softmax cross-entropy,
-    and Adam's learning rate falls to 0. The seed is fixed: the same images and labels give the same classifier.
+    and Adam's learning rate falls to 0. The seed is fixed, and there is one thread: the same images and labels, from 0
+    on, give the same classifier.
     """
     rng = numpy.random.default_rng(0)
     n, height, width = images.shape
     framed = numpy.pad(images, ((0, 0), (1, 1), (1, 1)))
     classifier = MLP([height * width, *HIDDEN, int(labels.max()) + 1], rng=rng)
     adam = Adam(classifier.parameters(), LEARNING_RATE)
-    steps = epochs * (n // BATCH)
-    with tqdm(total=steps, desc="classifier", unit="step", disable=None, leave=False) as bar:
-        for _ in range(epochs):
-            order = rng.permutation(n)
-            for start in range(0, n - BATCH + 1, BATCH):
-                chosen = order[start : start + BATCH]
-                down, right = rng.integers(0, 3, 2)
-                x = _rows(framed[chosen, down : down + height, right : right + width])
-                loss = softmax_cross_entropy(classifier(x), backend.on_device(labels[chosen].astype("int64")))
-                adam.lr = LEARNING_RATE * (1 - bar.n / steps)
-                adam.step(grad(loss, classifier.parameters()))
-                bar.update()
+    batches = n // BATCH
+    with threadpool_limits(1, "blas"):
+        for step in trange(epochs * batches, desc="classifier", unit="step", disable=None, leave=False):
+            if step % batches == 0:
+                order = rng.permutation(n)
+            chosen = order[step % batches * BATCH :][:BATCH]
+            down, right = rng.integers(0, 3, 2)
+            x = _rows(framed[chosen, down : down + height, right : right + width])
+            loss = softmax_cross_entropy(classifier(x), backend.on_device(labels[chosen].astype("int64")))
+            adam.lr = LEARNING_RATE * (1 - step / (epochs * batches))
+            adam.step(grad(loss, classifier.parameters()))
     return classifier
 
 
@@ -99,23 +102,28 @@ def save(path: Path, classifier: MLP) -> None:
     write(path, in_memory(numpy.savez_compressed, *halves))
 
 
+def is_another(path: Path) -> bool:
+    """Whether there is a file that ``save`` did not write."""
+    try:
+        return path.exists() and any(a.dtype != "float16" for a in read_arrays(path).values())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return True
+
+
 def load(path: Path, pixels: int) -> MLP:
     """The classifier that ``save`` wrote, on the device in use; it takes rows of ``pixels`` pixels.
 
     Raises DataError where the file is missing or damaged, or is for images of another size.
     """
     if not path.exists():
-        data = path.parent if path.name == FILE else "and the file that it belongs to"
-        raise DataError(
-            f"{path}: there is no classifier beside the data; make one with: python -m minigan.judge --data {data}"
-        )
+        raise DataError(f"{path}: there is no classifier beside the data")
     with reading(path, "a classifier"):
         arrays = read_arrays(path)
         weights = [arrays[f"arr_{i}"] for i in range(2 * len(HIDDEN) + 2)]
         count = len(weights[-1])
         if len(weights[0]) != pixels:
             raise DataError(f"{path}: looks at images of {len(weights[0])} pixels; the ones beside it have {pixels}")
-        if not 0 < count <= 256:
+        if not 0 < count <= MOST:
             raise ValueError(f"it has {count} classes")
         classifier = MLP([pixels, *HIDDEN, count])
         for i, (p, a) in enumerate(zip(classifier.parameters(), weights)):

@@ -41,7 +41,7 @@ class Judge:
         if min(len(train), len(test)) < FEWEST:
             raise DataError(f"{source}: to judge samples takes {FEWEST} training and test images")
         n, rng = min(SAMPLES, len(train), len(test)), numpy.random.default_rng(0)
-        self.train = train.reshape(len(train), -1)
+        self.train, self.repeated = train.reshape(len(train), -1), repeated(test, train)
         self.test, self.others = (x.reshape(len(x), -1)[rng.permutation(len(x))[:n]] for x in (test, train))
         self.classifier = load(path, self.train.shape[1])
         self._real = predict(self.classifier, self.test)
@@ -54,7 +54,8 @@ class Judge:
     def real(self) -> dict[str, Any]:
         """The metrics of training images in the place of samples ("nearest" of test images)."""
         metrics = self._metrics(self.others)
-        return metrics | {"units": metrics["frechet"] and 1.0, "nearest": self._nearest(self.test)}
+        units = 1.0 if (metrics["frechet"] or 0) > 1e-6 else None  # with 0 for a unit, there is none
+        return metrics | {"units": units, "nearest": self._nearest(self.test)}
 
     def __call__(self, samples: numpy.ndarray, critic: MLP) -> dict[str, Any]:
         """The metrics of samples (n, pixels), float32 in [0, 1], as many as there are rows in ``test``.
@@ -68,7 +69,7 @@ class Judge:
         metrics = self._metrics(samples)
         fake, train, test = (_mean_score(critic, x) for x in (samples, self.others, self.test))
         metrics |= {
-            "units": metrics["frechet"] and metrics["frechet"] / max(self.real["frechet"], 1e-9),
+            "units": metrics["frechet"] / self.real["frechet"] if self.real["units"] else None,
             "nearest": self._nearest(samples),
             "l1_train": fake - train,
             "l1_test": fake - test,
@@ -81,8 +82,10 @@ class Judge:
         """Rows of text (metric, samples, real images) for the ``metrics`` of samples; the first row is the head."""
         had = [(text, metrics[name], self.real[name], how) for name, (text, how) in METRICS.items()]
         rows = [(text, format(x, how), format(y, how)) for text, x, y, how in had if None not in (x, y)]
-        few = f"no Frechet distance: it takes {FEWEST_FOR_DISTANCE:,} training and test images"
-        return [("", "samples", "real"), *([(few, "", "")] if self.real["frechet"] is None else []), *rows]
+        notes = [f"no Frechet distance: it takes {FEWEST_FOR_DISTANCE:,} training and test images"]
+        notes = notes if self.real["frechet"] is None else []
+        notes += [f"{self.repeated:,} of the test images are training images too"] if self.repeated else []
+        return [("", "samples", "real"), *((note, "", "") for note in notes), *rows]
 
     def print_table(self, metrics: dict[str, Any]) -> None:
         for what, samples, real in self.table(metrics):
@@ -123,15 +126,28 @@ class Judge:
         return float(numpy.median(nearest(images[:NEIGHBOURS], self.train)[1]))
 
 
-def find_judge(source: Path, size: int | None = None, train: numpy.ndarray | None = None) -> Judge | None:
-    """The judge of samples, if there is a classifier beside the images; None, with a warning, where it does not fit."""
-    if not nearby(source, FILE).exists():
+def repeated(images: numpy.ndarray, others: numpy.ndarray) -> int:
+    """How many of the images are among the others."""
+    seen = {x.tobytes() for x in others}
+    return sum(x.tobytes() in seen for x in images)
+
+
+def find_judge(
+    source: Path, size: int | None = None, train: numpy.ndarray | None = None, needed: bool = False
+) -> Judge | None:
+    """The judge of samples; None if there is no classifier beside the images, or, with a warning, none that fits.
+
+    Raises DataError for both where a judge is ``needed``.
+    """
+    if not (needed or nearby(source, FILE).exists()):
         return None
     try:
         return Judge(source, size, train)
     except DataError as error:
-        how = f"python -m minigan.judge --data {source}{f' --size {size}' if size else ''} makes it anew"
-        warnings.warn(f"no metrics of samples: {error}; {how}, or remove it", stacklevel=2)
+        make = f"python -m minigan.judge --data {source}{f' --size {size}' if size else ''}"
+        if needed:
+            raise DataError(f"{error}; a classifier is made by: {make}") from None
+        warnings.warn(f"no metrics of samples: {error}; remove the classifier, or make it anew: {make}", stacklevel=2)
         return None
 
 

@@ -79,7 +79,8 @@ def _flush(path: Path) -> None:
 def write(path: Path, content: bytes | str) -> None:
     """Write a whole file. Raises Held if another program holds it open."""
     with replacing(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        # a path in it may hold bytes that are no text
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_if_free(path: Path, content: bytes | str, or_beside: bool = False) -> None:

@@ -8,7 +8,8 @@ A source has a split "train", and for the evaluation of samples also a split "te
 - an .npz file of such arrays, by their usual names: ``train_images``, ``x_train``, ``images``, ... and ``test_images``,
   ``x_test``, with labels ``train_labels``, ``y_train``, ...; or the only one of images. None is chosen by its position;
 - a folder of pictures (PNG, JPEG, ...), in the order of their names, each made gray, cropped to a square and resized.
-  Folders ``train`` and ``test`` in it are the splits; folders inside these, or directly in it, are classes.
+  Folders in it whose names begin with ``train`` and with ``test`` or ``val`` are the splits; folders inside these, or
+  directly in it, are classes. A folder that holds but one folder stands for that; what a system keeps is left out.
 """
 
 import math
@@ -16,6 +17,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -30,10 +32,12 @@ from ..settings import Number
 
 SIZE = 28
 SIZES = Number(int, 1, 2049)  # pixels each way that pictures can be resized to
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2")
+PICTURES = (*PICTURES, ".tga", ".ico", ".pbm", ".pgm", ".ppm", ".pnm")  # type: ignore[assignment]
 MOST = 50_000_000  # pixels of a picture
 ARRAYS = (".npy", ".npz")
-FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information")  # folders; others begin with one of . @ # $
+SPLITS = {"train": ("train",), "test": ("test", "val")}  # how names of folders begin, and of arrays, or end
 IMAGES, LABELS = ("images", "imgs", "data", "x", "arr_0"), ("labels", "targets", "y")  # names of arrays
 BLOCK = 100  # images that are converted at a time
 GRAY = numpy.array([299, 587, 114]) / 1000  # weights of red, green, blue: ITU-R BT.601, as Pillow's
@@ -61,7 +65,10 @@ def load_images(source: Path | str = MNIST, split: str = "train", size: int | No
 
 
 def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarray:
-    """The classes of the images of a split: (n,), uint8. Raises DataError where they are missing or damaged."""
+    """The classes of the images of a split, (n,): their names, whole numbers or text.
+
+    Raises DataError where they are missing or damaged.
+    """
     source = Path(source)
     kind = kind_of(source)
     if kind == "pictures":
@@ -69,10 +76,9 @@ def load_labels(source: Path | str = MNIST, split: str = "train") -> numpy.ndarr
     if kind == "IDX files":
         return data.load_labels(source, split)
     labels = _array(source, split, LABELS)
-    right = labels.dtype.kind in "iu" and labels.size and labels.shape[:1] == (labels.size,)
-    if not right or not 0 <= labels.min() <= labels.max() < 256:
-        raise DataError(f"{source}: expected labels (n,) from 0 to 255, got {labels.dtype} {labels.shape}")
-    return labels.reshape(-1).astype("uint8")
+    if labels.dtype.kind not in "iubUS" or not labels.size or labels.shape[:1] != (labels.size,):
+        raise DataError(f"{source}: expected labels (n,), whole numbers or names, got {labels.dtype} {labels.shape}")
+    return labels.reshape(-1)
 
 
 def kind_of(source: Path) -> str:
@@ -86,11 +92,12 @@ def kind_of(source: Path) -> str:
     taken = "a folder of IDX files (train-images-idx3-ubyte) or of pictures (.png, .jpg, ...), or an .npy or .npz file"
     if not source.is_dir():
         found = "is a file of another kind" if is_file else "there is no such file or folder"
-        found = "is one IDX file; its folder is what to give" if "-ubyte" in source.name else found
+        one = "IDX file" if "-ubyte" in source.name else "picture" if source.name.lower().endswith(PICTURES) else ""
+        found = f"is one {one}; its folder is what to give" if one and is_file else found
         raise DataError(f"{source}: {found}; expected {taken}")
     if any(source.glob("*-ubyte*")):
         return "IDX files"
-    if any(_files(source)):
+    if any(map(_is_picture, _files(source))):
         return "pictures"
     names = sorted(path.name for path in source.iterdir())
     held = f"holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "is empty"
@@ -117,20 +124,25 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
         if (begins := file.read(4)) not in (b"\x93NUM", b"PK\x03\x04"):
             raise DataError(f"{source}: not a file of arrays: it begins with {begins!r}")
         file.seek(0)
-        held = numpy.load(file, allow_pickle=False)
-        if isinstance(held, numpy.ndarray):
-            held = {"train_images": held}
-        known = [name for kind in kinds for name in (f"{split}_{kind}", f"{kind}_{split}")]
-        known += [split] if kinds is IMAGES else []
-        known += kinds if split == "train" else ()
-        found = sorted((n for n in held if n.lower() in known), key=lambda n: known.index(n.lower()))
+        arrays = numpy.load(file, allow_pickle=False)
+        if isinstance(arrays, numpy.ndarray):
+            arrays = {"train_images": arrays}
+            if (split, kinds) != ("train", IMAGES):
+                raise DataError(
+                    f"{source}: holds training images only; expected an .npz file, for test images and labels"
+                )
+        words = ("test", "val", "valid", "validation") if split == "test" else (split,)
+        names = [name for word in words for kind in kinds for name in (f"{word}_{kind}", f"{kind}_{word}")]
+        names += words if kinds is IMAGES else ()
+        names += kinds if split == "train" else ()
+        found = sorted((n for n in arrays if n.lower() in names), key=lambda n: names.index(n.lower()))
         if not found and split == "train" and kinds is IMAGES:  # the only array of images, by whatever name
-            found = [name for name in held if not re.search("test|label|target|^y", name.lower())]
-            found = [name for name in found if len(found) == 1 or numpy.ndim(held[name]) > 2]
+            found = [name for name in arrays if not re.search("test|val|label|target|^y", name.lower())]
+            found = [name for name in found if len(found) == 1 or numpy.ndim(arrays[name]) > 2]
             found = found if len(found) == 1 else []
         if not found:
-            raise DataError(f"{source}: expected an array {split}_{kinds[0]} in it, got {', '.join(held) or 'none'}")
-        array = held[found[0]]
+            raise DataError(f"{source}: expected an array {split}_{kinds[0]} in it, got {', '.join(arrays) or 'none'}")
+        array = arrays[found[0]]
         if not isinstance(array, numpy.ndarray):
             raise ValueError(f"its member {found[0]} is no array")
         return array
@@ -138,6 +150,7 @@ def _array(source: Path, split: str, kinds: tuple[str, ...]) -> numpy.ndarray:
 
 def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
     """Images (n, height, width), uint8, of an array of any shape and type that people have them in."""
+    shape = x.shape
     if x.ndim == 4 and 1 in (x.shape[1], x.shape[3]):
         x = x[:, 0] if x.shape[1] == 1 else x[:, :, :, 0]
     elif x.ndim == 4 and x.shape[1] == 3 != x.shape[3]:
@@ -146,9 +159,10 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
     if (x.ndim == 2 or (x.ndim == 3 and 1 in x.shape[1:])) and side**2 == math.prod(x.shape[1:]):
         x = x.reshape(-1, side, side)
     colours = x.ndim == 4 and x.shape[3] == 3
-    if not (colours or (x.ndim == 3 and x.shape[2] not in (3, 4))) or 0 in x.shape:
-        one = ", which may be one picture in colours" if x.ndim == 3 and x.shape[2] in (3, 4) else ""
-        raise DataError(f"{source}: expected images (n, height, width), got {x.shape}{one}")
+    picture = len(shape) == 3 and shape[2] in (3, 4) and shape[0] < 10 * shape[1]  # and no long row of small images
+    if not (colours or x.ndim == 3) or picture or 0 in x.shape:
+        one = ", which may be one picture in colours" if picture else ""
+        raise DataError(f"{source}: expected images (n, height, width), got {shape}{one}")
     if len(x) < max(x.shape[1:]):
         raise DataError(
             f"{source}: {x.shape} would be {len(x)} images of {x.shape[2]} x {x.shape[1]}; expected more of them than"
@@ -173,33 +187,53 @@ def _gray(source: Path, x: numpy.ndarray) -> numpy.ndarray:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All pictures in a folder and its subfolders, linked folders included, hidden files and folders excluded."""
+    """All files in a folder and its subfolders, linked folders included, and what is hidden or a system's excluded."""
     seen = set()
     for at, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
+        folders[:] = filter(_visible, folders)
         if (real := os.path.realpath(at)) not in seen:  # a link may lead back to a folder above the link
             seen.add(real)
-            yield from (Path(at, name) for name in files if name[0] != "." and name.lower().endswith(PICTURES))
+            yield from (Path(at, name) for name in filter(_visible, files))
         else:
             folders.clear()
+
+
+def _visible(name: str) -> bool:
+    return name[0] not in ".@#$" and name not in SYSTEMS
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name.lower().endswith(PICTURES)
 
 
 def _unreadable(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: {error.strerror}")
 
 
+def _inside(folder: Path) -> Path:
+    """The folder itself, or, where it holds nothing but one folder, that one, and so on."""
+    inside = [path for path in folder.iterdir() if _visible(path.name)]
+    return _inside(inside[0]) if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else folder
+
+
 def _root(source: Path, split: str) -> Path:
-    """The folder of a split, found by its name; for training the source itself, where no folder has such a name."""
-    found = {name: [p for p in source.iterdir() if p.is_dir() and p.name.lower() in FOLDERS[name]] for name in FOLDERS}
-    if not found["train"] or not found["test"]:
-        if split != "train" or found["test"]:
-            raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
-        return found["train"][0] if found["train"] else source
-    return min(found[split], key=lambda path: FOLDERS[split].index(path.name.lower()))
+    """The folder of a split, found by how its name begins; for training all, where no folders are named so."""
+    source = _inside(source)
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and _visible(path.name))
+    found = {name: [p for p in folders if p.name.lower().startswith(words)] for name, words in SPLITS.items()}
+    if not (found["train"] and found["test"]):
+        if split == "train" and not found["test"]:
+            return source  # one that is named train is then a class, or all that there is
+        raise DataError(f"{source}: expected folders train and test in it, for pictures to judge by")
+    first = [p for word in SPLITS[split] for p in found[split] if p.name.lower().startswith(word)]
+    exact = [p for word in SPLITS[split] for p in first if p.name.lower() == word] or first
+    if len({p.name.lower()[:4] for p in exact[:2]}) == 1 and len(exact) > 1:
+        raise DataError(f"{source}: holds {exact[0].name} and {exact[1].name}; which of them is for {split}?")
+    return _inside(exact[0])
 
 
 def _paths(source: Path, split: str) -> list[Path]:
-    return sorted(_files(_root(source, split)), key=lambda path: (path.name, path))
+    return sorted(filter(_is_picture, _files(_root(source, split))), key=lambda path: (path.name, path))
 
 
 def _pictures(source: Path, split: str, size: int) -> numpy.ndarray:
@@ -215,6 +249,9 @@ def _pictures(source: Path, split: str, size: int) -> numpy.ndarray:
         raise DataError(f"{source}: none of its {len(paths)} {split} pictures can be read: {named}")
     if bad:
         tqdm.write(f"{len(bad)} of {len(paths)} pictures cannot be read and are left out: {named}", file=sys.stderr)
+    if others := Counter(path.suffix for path in _files(_root(source, split)) if not _is_picture(path)):
+        kinds = ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in others.most_common(3))
+        tqdm.write(f"{others.total()} other files are left out: {kinds}", file=sys.stderr)
     return numpy.stack(images)
 
 
@@ -225,7 +262,7 @@ def _classes(source: Path, split: str) -> numpy.ndarray:
         raise DataError(f"{source}: expected 2 to 256 folders of pictures, one for each class, got {len(classes)}")
     if unknown := set(folders) - set(classes):
         raise DataError(f"{source}: has no training pictures of the class {min(unknown)}")
-    return numpy.array([classes.index(folder) for folder in folders], "uint8")
+    return numpy.array([classes.index(folder) for folder in folders])
 
 
 def _picture(path: Path, size: int) -> numpy.ndarray:

@@ -5,6 +5,7 @@ import os
 import zlib
 from argparse import Namespace
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..settings import PRESETS
 from .cli import InputError
 from .images import kind_of, load_images
 from .progress import warn
-from .run import FILE, LEFT, Run, load
+from .run import BUNDLED, FILE, LEFT, Run, load
 
 
 def begin(args: Namespace, given: dict[str, Any]) -> tuple[Run, numpy.ndarray]:
@@ -30,10 +31,14 @@ def begin(args: Namespace, given: dict[str, Any]) -> tuple[Run, numpy.ndarray]:
     if kind_of(data) == "pictures" and args.out.resolve().is_relative_to(data.resolve()):
         raise InputError(f"--out {args.out} lies in --data {data}, which would then hold the run's own pictures")
     images = read_images(data, args.size)
-    about = {"data": str(data.resolve()), "size": args.size, "crc32": zlib.crc32(images.data)}
+    about = {"data": name_of(data), "size": args.size, "crc32": zlib.crc32(images.data)}
     run = Run(settings, images.shape[1:], about)
     compute_with(run, args, 1, threads.threads_for(settings, images[0].size))
     return run, images
+
+
+def name_of(data: Path) -> str:
+    return BUNDLED if data.resolve() == MNIST.resolve() else str(data.resolve())
 
 
 def find(folder: Path) -> None:
@@ -48,9 +53,14 @@ def reopen(args: Namespace, given: dict[str, Any]) -> Run:
     data = args.data or run.source
     pictures = args.mode != "generate" and data.exists() and kind_of(data) == "pictures"
     size = args.size or (run.metadata["size"] if pictures else None)
-    run.metadata |= {"data": str(data.resolve()), "size": size}
+    run.metadata |= {"data": name_of(data), "size": size}
     compute_with(run, args, run.metadata["workers"], run.metadata["threads"])
     if args.mode == "resume":
+        if (
+            run.settings.decay != "constant"
+            and given.get("iterations", run.settings.iterations) != run.settings.iterations
+        ):
+            run.metadata["changed_at"] = run.done
         run.go_on(replace(run.settings, **given))
         if run.settings.iterations < run.done:
             raise InputError(f"--resume: the run in {args.out} is at iteration {run.done:,} already")
@@ -75,7 +85,10 @@ def compute_with(run: Run, args: Namespace, workers: int, number: int) -> None:
         warn("spectral layers train by one worker, since each needs its whole weight")
         workers = 1
     number = args.threads or (number if workers == 1 else 1)
-    run.metadata |= {"workers": workers, "threads": number, "kernels": threads.kernels(), "device": args.device}
+    by = {"workers": workers, "threads": number, "kernels": threads.kernels(), "device": args.device}
+    if args.mode == "resume" and by != {name: run.metadata[name] for name in by}:
+        run.metadata["changed_at"] = run.done
+    run.metadata |= by
     threads.use_threads(number)
     if args.mode == "resume" and args.device == "cpu" and before != threads.kernels():
         warn(f"its matrices were multiplied by kernels for a {before}: it goes on up to rounding, not bit for bit")
@@ -92,6 +105,8 @@ def as_saved(run: Run, folder: Path, error: Exception) -> Run:
 
 def read_images(data: Path, size: int | None) -> numpy.ndarray:
     """The images; with a line about them. Pixels that use little of their range look like nothing, and train to it."""
+    if find_spec("matplotlib") is None:
+        raise InputError("matplotlib is not installed, which draws: python -m pip install -r requirements.txt")
     images = load_images(data, size=size)
     print(described(images, data), flush=True)
     return images

@@ -3,22 +3,26 @@
 import base64
 import html
 import json
+import os
 import shlex
-from collections.abc import Sequence
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..data import MNIST
 from ..settings import Settings
 from . import pictures
 from .files import filled, write_if_free
 from .flags import flag, text
-from .run import SLOPE_NAMES, Run
+from .run import BUNDLED, SLOPE_NAMES, Run
 
 COLUMNS = 10  # of every grid of samples
 LOOKED_AT = 2_000  # samples, for some of each class
+MOST = 20_000_000  # characters of a generator in a page, which would not open else
+TOO_LARGE = "<p>(The generator is too large to be in this page: run.samples(noise) of minigan.run.load draws.)</p>"
 
 SAMPLES = "Not chosen: from the noise that all grids of the run share."
 PROGRESS = "The same samples at several moments; iterations above."
@@ -49,28 +53,32 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
     """
 
     def picture(
-        title: str, name: str, content: bytes, caption: str, kind: str = "pixels", still: bytes | None = None
+        title: str, name: str, content: bytes | None, caption: str, kind: str = "pixels", still: bytes | None = None
     ) -> str:
         """Write a picture; its HTML. ``kind``: "pixels", not smoothed; "wide", never too small to read; "plain".
 
         Where there is a ``still``, it is shown until the picture, which moves, is first seen.
         """
+        if content is None:
+            return ""
         write_if_free(folder / name, content)
         moving = f' data-moving="{data(content, name)}"' if still else ""
         image = f'<img class="{kind}" alt="{title}" src="{data(still or content, name)}"{moving}>'
         return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
     drawn = pictures.grid(run.samples(run.fixed_noise), run.settings.grid)
-    curves = pictures.curves(run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
+    curves = attempt(pictures.curves, run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
     opening, parts = [picture("Samples", "samples.png", drawn, SAMPLES)], []
     if run.evaluations and judge:
         m = run.evaluations[-1]
         opening.append(f"<p>{(UNITS if m['units'] else '') + SHARES}</p>".format(m=m, r=judge.real))
-    opening.append(f"<p>Once more, from the beginning, in another folder:</p><pre>{html.escape(command(run))}</pre>")
+    changed = run.metadata.get("changed_at")
+    but = f" (It was resumed at iteration {changed:,} in another way, which this does not repeat.)" if changed else ""
+    opening.append(f"<p>Once more, from the beginning:{but}</p><pre>{html.escape(command(run))}</pre>")
     if run.snapshots:
-        grown, last = pictures.animation(run.snapshots), pictures.animation(run.snapshots[-1:])
+        grown, last = (attempt(pictures.animation, x) for x in (run.snapshots, run.snapshots[-1:]))
         parts += [
-            picture("Over time", "progress.png", pictures.progress(run.snapshots), PROGRESS, "wide"),
+            picture("Over time", "progress.png", attempt(pictures.progress, run.snapshots), PROGRESS, "wide"),
             picture("As they grew", "animation.gif", grown, ANIMATION, "plain", still=last),
         ]
     parts.append(picture("Curves", "curves.png", curves, CURVES, "wide"))
@@ -86,8 +94,19 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
     given = [(flag(setting), text(getattr(run.settings, setting.name))) for setting in fields(Settings)]
     parts.append(table("Settings", "", [("flag", "value"), *given]))
     slots = {"summary": html.escape(run.summary()), "opening": "\n".join(opening), "body": "\n".join(parts)}
-    slots["generator"] = generator(run)
+    weights = generator(run)
+    here = len(weights) < MOST
+    slots["play"] = filled(Path(__file__).with_name("play.html"), generator=weights) if here else TOO_LARGE
     write_if_free(folder / "report.html", filled(Path(__file__).with_suffix(".html"), title="minigan: a run", **slots))
+
+
+def attempt(draw: Callable[..., bytes], *args: Any) -> bytes | None:
+    """A picture, or, with a warning, None: whatever keeps one from being drawn, a run goes on."""
+    try:
+        return draw(*args)
+    except Exception as error:
+        warnings.warn(f"{draw.__name__} cannot be drawn: {type(error).__name__}: {error}", stacklevel=2)
+        return None
 
 
 def data(content: bytes, name: str) -> str:
@@ -97,12 +116,13 @@ def data(content: bytes, name: str) -> str:
 def command(run: Run) -> str:
     """The command that trains a run once more, from its beginning."""
     settings = [(x, getattr(run.settings, x.name)) for x in fields(Settings)]
-    words = [f"{flag(x)} {text(value)}" for x, value in settings if value != x.default]
+    words = [word for x, value in settings if value != x.default for word in (flag(x), *text(value).split())]
     about = run.metadata
-    words += [f"--{name} {about[name]}" for name in ("device", "workers", "threads", "size") if about.get(name)]
-    if Path(about["data"]) != MNIST.resolve():
-        words.append(f"--data {shlex.quote(about['data'])}")
-    return " ".join(["python run_mnist.py", *words, "--out again"])
+    given = [name for name in ("device", "workers", "threads", "size") if about.get(name)]
+    given += ["data"] if about["data"] != BUNDLED else []
+    words += [word for name in given for word in (f"--{name}", str(about[name]))]
+    quote = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return quote(["python", "run_mnist.py", *words, "--out", "again"])
 
 
 def generator(run: Run) -> str:

@@ -1,10 +1,12 @@
 """Pictures, as the bytes of PNG and GIF files: grids of images, their growth, and curves. All figures are made here.
 
-matplotlib, which takes long to import, is imported where it draws.
+matplotlib, which takes long to import, is imported where it draws, and draws by its own defaults.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -54,24 +56,22 @@ def grid(images: numpy.ndarray, columns: int) -> bytes:
 
 def progress(snapshots: Sequence[Snapshot]) -> bytes:
     """The same samples at up to six iterations, the first and the last included, side by side."""
-    from matplotlib.figure import Figure
-
     moments = numpy.unique(numpy.linspace(0, len(snapshots) - 1, PANELS).round().astype(int))
-    figure = Figure(figsize=(2.5 * len(moments), 2.8), dpi=150, layout="constrained")
-    for axes, i in zip(figure.subplots(1, len(moments), squeeze=False)[0], moments):
-        iteration, images = snapshots[i]
-        picture = tile(images, columns=panel_side(images.shape[1:]))
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(f"{iteration:,}", fontsize=11)
-        axes.axis("off")
-    return in_memory(figure.savefig, format="png")
+    with matplotlib_alone() as matplotlib:
+        figure = matplotlib.figure.Figure(figsize=(2.5 * len(moments), 2.8), dpi=150, layout="constrained")
+        for axes, i in zip(figure.subplots(1, len(moments), squeeze=False)[0], moments):
+            iteration, images = snapshots[i]
+            picture = tile(images, columns=panel_side(images.shape[1:]))
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(f"{iteration:,}", fontsize=11)
+            axes.axis("off")
+        return in_memory(figure.savefig, format="png")
 
 
 def animation(snapshots: Sequence[Snapshot]) -> bytes:
     """A GIF of the samples at all snapshots, with the iteration above each; it plays once, and stays at the last."""
-    from matplotlib.font_manager import findfont
-
-    font = ImageFont.truetype(findfont("DejaVu Sans"), 14)
+    with matplotlib_alone() as matplotlib:
+        font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 14)
     frames = []
     for iteration, images in snapshots:
         picture = Image.fromarray(tile(images, columns=panel_side(images.shape[1:])))
@@ -115,16 +115,29 @@ Panel = Callable[[Axes], None]
 
 def panels(drawn: Sequence[Panel], columns: int, size: tuple[float, float] = (4, 3.2)) -> bytes:
     """A picture of panels, row by row; ``size`` is the width and height of a panel in inches."""
-    from matplotlib.figure import Figure
-
     rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(cells, drawn):
-        panel(axes)
-    for axes in cells[len(drawn) :]:
-        axes.axis("off")
-    return in_memory(figure.savefig, format="png")
+    with matplotlib_alone() as matplotlib:
+        shape = (size[0] * columns, size[1] * rows)
+        figure = matplotlib.figure.Figure(figsize=shape, dpi=110, layout="constrained")
+        cells = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(cells, drawn):
+            panel(axes)
+        for axes in cells[len(drawn) :]:
+            axes.axis("off")
+        return in_memory(figure.savefig, format="png")
+
+
+@contextmanager
+def matplotlib_alone() -> Iterator[Any]:
+    """The package as it is new, whatever the environment and the files of its user say: notebooks set MPLBACKEND."""
+    others = {name: os.environ.pop(name) for name in ("MPLBACKEND", "MATPLOTLIBRC") if name in os.environ}
+    try:
+        import matplotlib.figure
+        import matplotlib.font_manager
+    finally:
+        os.environ.update(others)
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        yield matplotlib
 
 
 def lines(
@@ -138,15 +151,13 @@ def lines(
 ) -> Panel:
     """Curves (x, y) by their names, with dashed horizontal lines at ``marks``."""
 
-    from matplotlib.ticker import NullFormatter
-
     def draw(axes: Axes) -> None:
         for name, (x, y) in curves.items():
             axes.plot(x, y, style, linewidth=1, markersize=3, label=name or None)
         for mark in marks:
             axes.axhline(mark, linewidth=0.8, color="gray", linestyle="--")
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=scale[0], yscale=scale[1])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
         if any(curves):
             axes.legend(fontsize=7)

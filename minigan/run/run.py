@@ -18,7 +18,7 @@ import numpy
 
 from .. import backend
 from ..backend import Array
-from ..data import DataError, reading, sampler
+from ..data import MNIST, DataError, reading, sampler
 from ..settings import NOISES, Settings
 from ..training import WGANGP, DivergenceError, outputs
 from . import pictures
@@ -27,6 +27,7 @@ from .images import in_unit_range, read_arrays
 
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 6
+BUNDLED = "the bundled MNIST"  # wherever the program lies
 JUDGED = ("frechet", "units", "precision", "recall", "classes", "smallest_class", "largest_class", "confidence")
 EVALUATION = ("iteration", "seconds", *JUDGED, "nearest", "l1_train", "l1_test")
 # what it leaves beside the checkpoint, and which nobody's own file is to be replaced by
@@ -44,9 +45,10 @@ class Run:
 
     ``done`` is the number of its iterations.
 
-    ``metadata`` has ``data``, the path of the images, ``size``, to which pictures were resized, or None, ``crc32`` of
-    all pixels, ``workers``, ``threads``, ``kernels`` and ``device``. ``pending`` are the metrics (2,) of the iterations
-    since the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` the time of the training alone.
+    ``metadata`` has ``data``, the path of the images (or BUNDLED), ``size``, to which pictures were resized, or None,
+    ``crc32`` of all pixels, ``workers``, ``threads``, ``kernels`` and ``device``; and, where it was resumed in another
+    way than before, ``changed_at``, the last such iteration. ``pending`` are the metrics (2,) of the iterations since
+    the last of ``rows``, ``snapshots`` samples of one fixed noise, ``seconds`` the time of the training alone.
     """
 
     def __init__(self, settings: Settings, shape: tuple[int, int], metadata: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ class Run:
     @property
     def source(self) -> Path:
         """The folder or file of its images."""
-        return Path(self.metadata["data"])
+        return MNIST if self.metadata["data"] == BUNDLED else Path(self.metadata["data"])
 
     @property
     def done(self) -> int:
