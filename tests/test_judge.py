@@ -130,8 +130,9 @@ def test_test_images_that_are_training_images_are_told_of():
     """And where real images are as near as can be there are no units."""
     rng = np.random.default_rng(0)
     few = Judge.__new__(Judge)
-    few.repeated, few.real = 7, {name: None for name in METRICS}
+    few.repeated, few.copies, few.real = 7, 3, {name: None for name in METRICS}
     assert ("7 of the test images are training images too", "", "") in few.table(few.real)
+    assert ("3 of the test images are copies of others", "", "") in few.table(few.real)
     images = rng.integers(0, 256, (40, 2, 2), dtype="uint8")
     assert repeated(images[:9], images) == 9
     assert repeated(images[:9], images[5:]) == 4

@@ -43,6 +43,7 @@ class Judge:
         n, rng = min(SAMPLES, len(train), len(test)), numpy.random.default_rng(0)
         self.train, self.repeated = train.reshape(len(train), -1), repeated(test, train)
         self.test, self.others = (x.reshape(len(x), -1)[rng.permutation(len(x))[:n]] for x in (test, train))
+        self.copies = n - len({x.tobytes() for x in self.test})
         self.classifier = load(path, self.train.shape[1])
         self._real = predict(self.classifier, self.test)
         features = self._real.features
@@ -85,6 +86,7 @@ class Judge:
         notes = [f"no Frechet distance: it takes {FEWEST_FOR_DISTANCE:,} training and test images"]
         notes = notes if self.real["frechet"] is None else []
         notes += [f"{self.repeated:,} of the test images are training images too"] if self.repeated else []
+        notes += [f"{self.copies:,} of the test images are copies of others"] if self.copies else []
         return [("", "samples", "real"), *((note, "", "") for note in notes), *rows]
 
     def print_table(self, metrics: dict[str, Any]) -> None:

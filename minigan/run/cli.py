@@ -32,6 +32,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage above it, with status 2."""
 
     def error(self, message: str) -> NoReturn:
+        message += " (a flag takes one folder or file: for pictures, their folder)" * message.startswith("unrecognized")
         self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
