@@ -1,6 +1,6 @@
 """The critic's constraint: the Lipschitz penalties of the article, and the reason for double backprop.
 
-A penalty is a function of the critic's slopes, one slope s = ||dD/dy|| for each row y. It is three independent choices:
+A penalty is a function of the critic's slopes, one slope s = ||dD/du|| for each row u. It is three independent choices:
 *where* the slopes are measured (``WHERE``), *how* (``SLOPES``), and the function of the slopes (``FORMS``). The
 article's four penalties are
 
@@ -24,9 +24,9 @@ Critic = Callable[[Tensor | Array], Tensor]
 
 
 def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
-    """The critic's slope s = ||dD/dy|| at each row y of ``points`` (n, ...): a Tensor (n,), itself differentiable.
+    """The critic's slope s = ||dD/du|| at each row u of ``points`` (n, ...): a Tensor (n,), itself differentiable.
 
-    ``create_graph=True`` records the sweep that computes dD/dy, so that ``grad`` of a function of the slopes runs back
+    ``create_graph=True`` records the sweep that computes dD/du, so that ``grad`` of a function of the slopes runs back
     through that sweep into the critic's weights. The critic must compute each row alone: then the gradient of the sum
     of its outputs holds every row's own gradient. Where the critic is flat, the slope and its gradient are 0.
     """
@@ -37,11 +37,11 @@ def gradient_norm(critic: Critic, points: Array | Tensor) -> Tensor:
     return ops.norm(_rows(gradient), axis=1)
 
 
-def difference_quotient(critic: Critic, y1: Array | Tensor, y2: Array | Tensor) -> Tensor:
-    """|D(y1) - D(y2)| / ||y1 - y2|| for each pair of rows (n, ...): a Tensor (n,), 0 where y1 and y2 coincide."""
-    guards.check_pairs("difference_quotient", y1, y2)
-    rise = ops.norm(_rows(critic(y1) - critic(y2)), axis=1)  # of one number: its absolute value
-    return rise * ops.safe_reciprocal(ops.norm(_rows(ops.sub(y1, y2)), axis=1))
+def difference_quotient(critic: Critic, u1: Array | Tensor, u2: Array | Tensor) -> Tensor:
+    """|D(u1) - D(u2)| / ||u1 - u2|| for each pair of rows (n, ...): a Tensor (n,), 0 where u1 and u2 coincide."""
+    guards.check_pairs("difference_quotient", u1, u2)
+    rise = ops.norm(_rows(critic(u1) - critic(u2)), axis=1)  # of one number: its absolute value
+    return rise * ops.safe_reciprocal(ops.norm(_rows(ops.sub(u1, u2)), axis=1))
 
 
 def _rows(x: Tensor) -> Tensor:

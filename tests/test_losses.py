@@ -28,6 +28,7 @@ def test_a_game_is_its_formula_and_has_its_derivatives_and_the_articles_sign(nam
     """The critic lowers D on real samples and raises it on generated ones; the generator lowers it there."""
     scores, game = [mg.tensor(a, requires_grad=True) for a in (D_REAL, D_FAKE)], GAMES[name]
     critic, generator = game.critic(*scores, REAL, FAKE), game.generator(scores[1])
+    assert name in FORMULAS, "give the losses that it comes to on these scores, by hand or in NumPy, in FORMULAS"
     assert (critic.item(), generator.item()) == pytest.approx(FORMULAS[name])
     mg.gradcheck(lambda d_real, d_fake: game.critic(d_real, d_fake, REAL, FAKE), D_REAL, D_FAKE)
     mg.gradcheck(game.generator, D_FAKE)

@@ -24,6 +24,7 @@ NUMPY = {
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_an_mlp_is_its_formula(hidden, output):
+    assert {hidden, output} <= NUMPY.keys(), "give its formula in NumPy"
     net = MLP([6, 5, 4, 2], hidden=hidden, output=output, rng=0, dtype="float64")
     w1, b1, w2, b2, w3, b3 = (p.array for p in net.parameters())
     for b, n in ((b1, 5), (b2, 4), (b3, 2)):

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from html.parser import HTMLParser
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from minigan.judge.classifier import Predictions
 from minigan.judge.judge import Judge
+from minigan.nn import ACTIVATIONS, OUTPUTS
 from minigan.run import Run, load, page, pictures
 from minigan.settings import Settings
 from minigan.training import outputs
@@ -98,11 +100,16 @@ PLAY = """
 """
 
 
+def test_the_page_has_every_activation():
+    script = Path(page.__file__).with_name("play.html").read_text(encoding="utf-8")
+    has = set(re.findall(r"(\w+): (?:x =>|Math)", script))
+    assert {str(name).lower() for name in (*ACTIVATIONS, *OUTPUTS)} <= has, "give it in JavaScript, in run/play.html"
+
+
 @needs_a_browser
 def test_the_pages_pixels_are_minigans_and_it_answers(tmp_path):
     noises, pages, pixels = np.random.default_rng(0).standard_normal((5, 4), dtype="float32"), [], []
-    activations = ("relu", "sigmoid"), ("leaky_relu", "tanh"), ("tanh", None), ("softplus", "sigmoid")
-    for (hidden, output), noise in zip(activations, ("normal", "uniform") * 2):
+    for hidden, output, noise in zip(ACTIVATIONS, cycle(OUTPUTS), cycle(("normal", "uniform"))):
         settings = Settings(critic=(2,), generator=(7, 9), noise_dim=4, hidden=hidden, output=output, noise=noise)
         made, folder = Run(settings, (6, 5), {"data": "images"}), tmp_path / hidden
         for p in made.gan.ema.parameters():

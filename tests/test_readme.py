@@ -53,12 +53,11 @@ def ran(tmp_path):
 
 
 def test_the_python_prints_what_stands_there(ran):
-    """Lines that are shown before the program that they are of run there."""
+    """Each block by itself; lines that are shown before the program that they are of run there."""
     for blocks in BLOCKS.values():
-        names = {}
         for (kind, code), (after, text) in zip(blocks, [*blocks[1:], ("", "")]):
             if kind == "python" and ALONE not in code and not any(indent(code, "    ") in other for _, other in blocks):
-                assert printed(exec, code, names) == (text if after == "text" else ""), code
+                assert printed(exec, code, {}) == (text if after == "text" else ""), code
 
 
 EXAMPLES = [mg.grad, mg.tensor, mg.primitive, mg.nn.MLP, mg.optim.Adam, WGANGP, explain, load]

@@ -16,17 +16,19 @@ from .drawing import draw
 from .story import explain
 
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
+FORGOTTEN = ", create_graph forgotten"
+CASES = [("relu", False), ("tanh", False), ("relu", True)]  # that a page shows: which activation, and that
 
 
 def penalty(activation: str = "relu", create_graph: bool = True) -> dict[str, Any]:
-    """The gradient penalty P of D(y) = act(y W + b) v + c at one point y, and its derivatives."""
+    """The gradient penalty P of D(u) = act(u W + b) v + c at one point u, and its derivatives."""
     W, b = tensor([[3.0, 2.0], [4.0, -1.0]], requires_grad=True), tensor([-10.0, -1.0], requires_grad=True)
     v, c = tensor([[1.0], [2.0]], requires_grad=True), tensor([0.5], requires_grad=True)
-    y = tensor([[1.0, 2.0]], requires_grad=True)
-    h = ops.linear(y, W, b)
+    u = tensor([[1.0, 2.0]], requires_grad=True)
+    h = ops.linear(u, W, b)
     a = ACTIVATIONS[activation](h)
     D = ops.linear(a, v, c)
-    (g,) = grad(D, y, create_graph=create_graph)
+    (g,) = grad(D, u, create_graph=create_graph)
     s = ops.norm(g, axis=1, keepdims=True)
     P = (s - 1) ** 2
     dW, db, dv, dc = grad(P, [W, b, v, c], materialize_grads=True)
@@ -74,7 +76,12 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 result = explain(penalty, args.activation, not args.no_graph)
                 if args.out:
-                    draw(result, args.out, f"Double backprop of a {args.activation} critic's gradient penalty")
+                    title = f"Double backprop of a {args.activation} critic's gradient penalty"
+                    others = {
+                        f"{name}{FORGOTTEN * forgotten}": explain(penalty, name, not forgotten)
+                        for name, forgotten in CASES
+                    }
+                    draw({f"{args.activation}{FORGOTTEN * args.no_graph}": result} | others, args.out, title)
             print(args.out or result)
             if not (args.iteration or args.out or args.no_graph):
                 with carrying_zeros():

@@ -3,14 +3,16 @@
 Tensors that pass no gradient on are grey. A Tensor made by a sweep is below the Tensor whose gradient it leads to.
 """
 
+import inspect
 import json
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from .. import backend
 from ..run.files import filled, write
 from ..tensor import Tensor
-from .story import Story, Sweep, value
+from .story import MASK, Story, Sweep, Visit, value
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, DX, DY = 2.1, 0.92, 3.1, 1.8  # of a box, and between the middles of neighbouring boxes
@@ -31,9 +33,13 @@ class Drawing:
                 self._visit(title, sweep)
                 continue
             (self._below if sweep else self._along)(tensors, bottom, sweep)  # type: ignore[arg-type]
-            for x in tensors:
+            for x in tensors if not sweep else (x for x in tensors if id(x) not in story.calls):
                 self._box(x, "orange" if sweep else "blue")
-                self.steps.append(f"{title}: {story.symbol(x)} = {story.made(x)}   {story.wanted(x)}".strip())
+                self.steps.append(f"{title}: {story.symbol(x)} = {story.made(x)}{computed(x)}")
+            for n, visit in enumerate(sweep.visits if sweep else (), 1):
+                for x in (x for x in tensors if any(c is story.calls.get(id(x)) for c in visit.calls)):
+                    self._box(x, "orange")
+                self.steps.append(f"{title}: {self._told(str(n), visit)}")
 
     def _put(self, x: Tensor, column: float, row: float, dx: float, dy: float) -> None:
         while any(y == row and abs(x - column) < WIDTH for x, y in self.places.values()):
@@ -67,12 +73,26 @@ class Drawing:
             self._note(visit.node, f"{at}: {value(visit.gradient, 3)}", "red")
             for call in visit.calls:
                 self._arrow(visit.node, call.operand, "red", 4)
-            vjps = "; ".join(self.story.vjp_source(visit, call) for call in visit.calls)
-            got = f"{self.story.symbol(visit.node)}: {self.story.symbol(visit.gradient)} = {value(visit.gradient)}"
-            self.steps.append(f"{title}: visit {at}, {got}. {vjps and f'vjps: {vjps}'}")
+            self.steps.append(f"{title}: {self._told(at, visit)}")
         for x in self.story.missed(sweep):
             self._note(x, "not reached: 0", "grey")
-            self.steps.append(f"{title}: {self.story.symbol(x)} is not reached, so its gradient is 0")
+            name = self.story.symbol(x)
+            self.steps.append(
+                f"{title}: {name} is not reached. No visited result was made of {name}: its gradient is 0."
+            )
+
+    def _told(self, n: str, visit: Visit) -> str:
+        """A visit in words: the gradient, the vjps that are called, with their results, and those that are not."""
+        symbol, node = self.story.symbol, visit.node
+        calls = [f"{self.story.vjp_source(visit, c)} = {value(c.result)}" for c in visit.calls]
+        others = [symbol(x) for x, _ in node.operands() if all(x is not c.operand for c in visit.calls)]
+        parts = [
+            f"visit {n}, {symbol(node)}, whose gradient {symbol(visit.gradient)} = {value(visit.gradient)} is complete."
+        ]
+        parts += [f"Called, of {place(node.op)}: {'; '.join(calls)}."] if calls else []
+        parts += [f"Not called: for {', '.join(others)}, on no way to what is asked for."] if others and calls else []
+        parts += [MASK] if any(getattr(a, "dtype", "") == "bool" for c in visit.calls for a in c.result.args) else []
+        return " ".join(parts)
 
     def _box(self, x: Tensor, color: str) -> None:
         (column, row), color = self.places[id(x)], color if x.requires_grad else "grey"
@@ -135,15 +155,38 @@ def meets(curve: tuple[Point, Point, Point], box: Point) -> bool:
     return any(abs(x - box[0]) < WIDTH / 2 + 0.03 and abs(y - box[1]) < HEIGHT / 2 + 0.03 for x, y in points)
 
 
-def draw(story: Story, path: Path, title: str = "") -> list[str]:
-    """Write the story as an SVG file, or for a ``path`` .html as a page that plays it; returns a line for each step."""
-    text = str(drawing := Drawing(story))
+def computed(x: Tensor) -> str:
+    """The arithmetic: the values that a Tensor was made of, and its own."""
+    return f" = {x.op.__name__}({', '.join(map(shown, x.args))}) = {value(x)}" if x.op else f" = {value(x)}"
+
+
+def shown(x: Any) -> str:
+    return value(x) if isinstance(x, (Tensor, backend.xp.ndarray)) else str(x)
+
+
+def place(op: Any) -> str:
+    """Where a primitive stands, with its vjps."""
+    code = inspect.unwrap(op).__code__
+    return f"{op.__name__} ({Path(code.co_filename).name}:{code.co_firstlineno})"
+
+
+def draw(stories: Story | dict[str, Story], path: Path, title: str = "") -> list[str]:
+    """Write a story as an SVG file, or, for a ``path`` .html, a page that plays it; returns a line for each step.
+
+    Of several stories by their names the first is drawn, and a page lets choose.
+    """
+    stories = stories if isinstance(stories, dict) else {title: stories}
+    drawings = {name: Drawing(story) for name, story in stories.items()}
+    text = str(first := next(iter(drawings.values())))
     if path.suffix.lower() == ".html":
-        ending = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
-        steps = json.dumps([*drawing.steps, ending]).replace("</", "<\\/")
-        text = filled(HERE / "page.html", title=escape(title), drawing=text, text=escape(str(story)), steps=steps)
+        cases = {}
+        for name, drawing in drawings.items():
+            story = drawing.story
+            ending = story.error or f"All of it: {len(story.sweeps)} sweeps, {story.products} matrix products."
+            cases[name] = {"svg": str(drawing), "steps": [*drawing.steps, ending], "text": str(story)}
+        text = filled(HERE / "page.html", title=escape(title), cases=json.dumps(cases).replace("</", "<\\/"))
     write(path, text)
-    return drawing.steps
+    return first.steps
 
 
 Story._repr_html_ = lambda story: str(Drawing(story))  # type: ignore[attr-defined]  # in a notebook

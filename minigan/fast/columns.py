@@ -1,11 +1,11 @@
 """The hidden units of both networks shared out among workers, who speak to each other by primitives of the engine.
 
 Of a pair of layers each worker holds some columns of the first weight and the same rows of the second: its share of the
-hidden units between the two (Shoeybi et al. 2019, arXiv 1909.08053, figure 3). Every worker draws the same batch x:
+hidden units between the two (Shoeybi et al. 2019, arXiv 1909.08053, figure 3). Every worker draws the same batch u:
 
-    x -> copied -> x W1[:, share] + b1[share] -> relu -> h W2[share] -> summed -> + b2
+    u -> copied -> u W1[:, share] + b1[share] -> relu -> h W2[share] -> summed -> + b2
 
-``copied`` does nothing, since all have x alike; its gradient is the sum of what comes back in each. ``summed`` adds up
+``copied`` does nothing, since all have u alike; its gradient is the sum of what comes back in each. ``summed`` adds up
 what each has; its gradient is alike in all. So each is the other's vjp, as ``broadcast_to`` and ``sum_to`` are, and a
 sweep, and a sweep through that sweep, come out right with nothing more. Of the generator's last layer each worker holds
 columns, and ``gathered`` puts the images together: with ``own_part`` it is a second such pair. No gradient of a weight
