@@ -69,6 +69,11 @@ def mix(real: Array, fake: Array, rng: Any) -> Array:
     return points
 
 
+@kernel
+def samples(real: Array, fake: Array, rng: Any) -> Array:
+    return backend.xp.concatenate((real, fake))
+
+
 # Where: real and generated rows, and a random generator, to the points where slopes are measured.
 WHERE = Choices(
     "place",
@@ -76,6 +81,7 @@ WHERE = Choices(
         "between": interpolate,
         "real": lambda real, fake, rng: real,  # the author in a comment of 2023: also works, "and even better"
         "generated": lambda real, fake, rng: fake,
+        "samples": samples,  # both: what the article tries before it goes between them
     },
 )
 

@@ -106,7 +106,7 @@ class Settings:
 PRESETS = {
     "default": Settings(),
     "long": Settings(iterations=150_000, average=0.9999, sample_every=6_000, evaluate_every=15_000),
-    "article": Settings(  # the article's own program
+    "article": Settings(  # that of the article's program, to the article's last picture (the program: 1,000,000)
         iterations=400_000,
         sample_every=1_000,
         evaluate_every=40_000,

@@ -155,8 +155,8 @@ def update_ema(average: Array, x: Array, step: Array) -> None:
 @kernel
 def l1_and_mean_slope(d_real: Array, d_fake: Array, s: Array) -> Array:
     """L1 and the mean slope."""
-    n = len(s)  # mean() of a few numbers takes four times as long
-    return backend.xp.stack(((d_fake.sum() - d_real.sum()) / n, s.sum() / n))
+    l1 = (d_fake.sum() - d_real.sum()) / len(d_real)  # mean() of a few numbers takes four times as long
+    return backend.xp.stack((l1, s.sum() / len(s)))
 
 
 def outputs(network: MLP, rows: Array) -> Array:

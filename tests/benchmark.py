@@ -294,8 +294,7 @@ def waiting(name, size, device):
     pipes, (kind, *numbers) = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}, LIBRARIES[name]
     env = dict(os.environ)
     if issubclass(kind, Peer) and device == "cpu":
-        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if numbers == [1] else ""
-        env |= {"OMP_NUM_THREADS": str(numbers[0]), "MKL_NUM_THREADS": str(numbers[0]), "XLA_FLAGS": one}
+        env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(numbers[0]))
     with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as child:
 
         def turn():
@@ -311,6 +310,8 @@ def waiting(name, size, device):
 def take_turns(name, size, device):
     """What such a process does: for each line that it reads, some iterations."""
     kind, *numbers = LIBRARIES[name]
+    if numbers == [1] and hasattr(os, "sched_setaffinity"):  # JAX has as many threads as it may use cores
+        os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     library = kind(size, device, *(numbers if issubclass(kind, Minigan) else ()))
     with library.ready():
         timed(library, 20)  # as it is, recorded, proven

@@ -98,6 +98,8 @@ def test_the_chinese_readme_is_of_this_one():
     for what in (r"^```.*?^```$", r"^\$\$.*?\$\$$", r"\w+\.(?:png|svg)\)", r"(?<=\| )\d[\d., s]*(?= \|)"):
         one, other = (re.findall(what, text, re.MULTILINE | re.DOTALL) for text in (here, there))
         assert one == other, what
+    marks = "[\uff08\uff0c\uff1b\uff1a\u3001\u3002]"  # of full width, behind which a formula is not shown as one
+    assert not re.findall(rf"{marks}\$", there)
     for section, written in zip(
         re.split("^## ", here, flags=re.MULTILINE), re.split("^## ", there, flags=re.MULTILINE), strict=True
     ):

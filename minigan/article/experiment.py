@@ -1,7 +1,7 @@
 """Training on the toy distributions, with metrics at every iteration."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,17 +79,21 @@ class Trained:
 
 
 def train(
-    settings: Settings, draw: Target, what: str, probe: Callable[[WGANGP], Any] | None = None, times: int = 4
+    settings: Settings,
+    draw: Target,
+    what: str,
+    probe: Callable[[WGANGP], Any] | None = None,
+    moments: Collection[int] = (),
 ) -> Trained:
-    """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it about ``times`` times."""
+    """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it after so many iterations."""
     dim = draw(1, backend.default_rng(0)).shape[1]
-    model, curves, seen = WGANGP(settings, draw, dim), [], []
-    replayed = Replayed(model)
-    start, every = time.perf_counter(), max(1, settings.iterations // times)
+    model = WGANGP(settings, draw, dim)
+    curves, seen = [], [(0, probe(model))] if probe and 0 in moments else []
+    replayed, start = Replayed(model), time.perf_counter()
     with numpy.errstate(over="ignore", invalid="ignore"), use_threads(threads_for(settings, dim)):
         for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
             curves.append(replayed.iteration().copy())
-            if probe and i % every == 0:
+            if probe and i in moments:
                 seen.append((i, probe(model)))
     l1, slope = backend.to_numpy(backend.xp.stack(curves)).T
     return Trained(model, l1, slope, time.perf_counter() - start, seen)

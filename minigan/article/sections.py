@@ -6,6 +6,7 @@ metrics. The sections follow Su Jianlin, kexue.fm archive 4439; the article's la
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -17,6 +18,7 @@ from ..losses import GAMES
 from ..nn import MLP
 from ..penalties import WHERE, gradient_norm
 from ..run.pictures import lines
+from ..settings import Settings
 from ..tensor import no_grad
 from ..training import outputs
 from . import toys
@@ -51,6 +53,9 @@ def interview(path: Path, scale: float) -> Report:
     return f"the learned map is {off[0]:.2g} off Phi^-1 on average, and {off[1]:.2g} off the bimodal quantiles", metrics
 
 
+THETAS = (1, 1 + 1e-6, 1 + 1e-5)  # by which samples are moved
+
+
 def divergences(path: Path, scale: float) -> Report:
     """2. KL, JS: estimates by counting in bins, against the exact values; and why counting fails in many dimensions."""
     bins, grid = 20, (numpy.arange(20_000) + 0.5) / 20_000
@@ -60,33 +65,34 @@ def divergences(path: Path, scale: float) -> Report:
         "usual": float((p * numpy.log(2 * p / (p + q)) + q * numpy.log(2 * q / (p + q))).mean() / 2),
     }
     sizes = (10 ** numpy.linspace(1, 6, 26)).astype(int)
-    estimates: dict[str, list[float]] = {"article": [], "usual": []}
+    estimates: dict[str, list[Any]] = {"article": [], "usual": []}
     for n in sizes:
         rng, edges = backend.default_rng(int(n)), numpy.linspace(0, 1, bins + 1)
         drawn = [backend.to_numpy(toys.tilted(tilt)(int(n), rng))[:, 0] for tilt in (1, -1)]
         counted = [shares(samples, edges) for samples in drawn]
         estimates["article"].append(js_article(*counted))
         estimates["usual"].append(js(*counted))
-    panels = [
-        lines(
-            f"JS, {name} form: {value:.4f} by quadrature",
-            {"by counting": (sizes, numpy.array(estimates[name]))},
-            "samples",
-            "JS",
-            marks=[value],
-            scale=("log", "linear"),
-        )
-        for name, value in by_quadrature.items()
-    ]
+    panels, infinite = [], sizes[numpy.isinf(estimates["article"])]
+    for name, value in by_quadrature.items():
+        finite = numpy.array(estimates[name])[numpy.isfinite(estimates[name])]
+        curves = {"by counting": (sizes[-len(finite) :], finite)}
+        if len(finite) < len(sizes):
+            curves["infinite"] = infinite, numpy.full(len(infinite), finite.max())
+        title = f"JS, {name} form: {value:.4f} by quadrature"
+        panels.append(lines(title, curves, "samples", "JS", marks=[value], scale=("log", "linear"), style=".-"))
     save(path, panels, columns=2)
+    x, z = (real(toys.normal, 10_000, seed=seed)[:, 0] for seed in (0, 1))
+    moved = [js(shares(x * theta, numpy.linspace(-4, 4, 21)), shares(z, numpy.linspace(-4, 4, 21))) for theta in THETAS]
     metrics: dict[str, Any] = {f"JS {name}, exact": value for name, value in by_quadrature.items()}
     metrics |= {f"JS {name}, by counting {sizes[-1]}": values[-1] for name, values in estimates.items()}
-    metrics["sizes at which the article's is infinite"] = int(numpy.isinf(estimates["article"]).sum())
+    metrics["sizes at which the article's is infinite"] = len(infinite)
+    metrics |= {f"JS(x theta, z) by counting, theta = {theta}": value for theta, value in zip(THETAS, moved)}
     metrics["decimal digits of 2^784"] = len(str(2**784))
     return (
         f"from {sizes[-1]:,} samples JS is {estimates['article'][-1]:.4f} in the article's form (exactly"
         f" {by_quadrature['article']:.4f}) and {estimates['usual'][-1]:.4f} in the usual one (exactly"
-        f" {by_quadrature['usual']:.4f}); from few, the article's is infinite"
+        f" {by_quadrature['usual']:.4f}); from few, the article's is infinite. Samples moved by a millionth change it"
+        f" by {moved[1] - moved[0]:.2g}: counts have no derivative, and no generator learns from them"
     ), metrics
 
 
@@ -105,24 +111,49 @@ def order(path: Path, scale: float) -> Report:
     save(path, [lines("the same batch in 200 orders", curves, "order", "L")], 1, (6, 3.5))
     one, whole = (float(numpy.ptp(v)) for v in values.values())
     metrics = {f"spread, {name}": spread for name, spread in zip(values, (one, whole))}
-    return f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}", metrics
+    five, small = batch[:5], MLP([5, 32, 1], rng=0)
+    with no_grad():
+        orders = [backend.on_device(five[[*order]].reshape(1, 5)) for order in permutations(range(5))]
+        of_each = numpy.array([small(x).item() for x in orders])
+    metrics |= {
+        "spread of one D(y_1, ..., y_5)": float(numpy.ptp(of_each)),
+        "its mean over all 5! orders": of_each.mean(),
+    }
+    return (
+        f"over 200 orders the batch mean of D moves by {one:.1g}, one D of the whole list by {whole:.2g}; the mean over"
+        f" all {len(orders)} orders of 5 samples, which does not depend on their order either, would take M! terms"
+    ), metrics
 
 
 def fight(path: Path, scale: float) -> Report:
-    """4. The fight: L1 falls while the generated histogram approaches the target."""
-    run = train(scaled(LINE, scale), toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)))
-    target = real(toys.bimodal)
-    panels = [lines("L1", {"": (run.iterations, run.l1)}, "iteration", marks=[0])]
+    """4. The fight: L1 beside the distance of the generated samples to the target."""
+    settings, target = scaled(LINE, scale), real(toys.bimodal)
+    moments = [*range(0, 41, 2), *range(50, settings.iterations + 1, 25)]
+    run = train(settings, toys.bimodal, "fight", lambda m: backend.to_numpy(m.generate(4000)), moments)
+    at, l1 = numpy.array([i for i, _ in run.seen]), numpy.array([run.l1[max(0, i - 1)] for i, _ in run.seen])
+    distance = numpy.array([sliced_wasserstein(samples, target) for _, samples in run.seen])
+    both = {"L1": (at[1:], l1[1:]), "distance": (at[1:], distance[1:])}
+    panels = [lines("L1, and the distance", both, "iteration", marks=[0], scale=("log", "linear"), style=".-")]
     for i, samples in run.seen:
-        panels.append(histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4))
-    save(path, panels, columns=5)
-    high, low = float(run.l1.max()), end(run.l1)
-    distances = {f"distance at {i}": sliced_wasserstein(samples, target) for i, samples in run.seen}
-    return f"L1 falls from {high:.2g} to {low:.2g} as the histograms meet", {
-        "largest L1": high,
-        "last L1": low,
-        **distances,
+        if i in (0, 4, 10, 20, 200):
+            panels.append(histograms(f"iteration {i}", {"target": target[:, 0], "generated": samples[:, 0]}, -4, 4))
+    save(path, panels, columns=3)
+    parts = {"in the first 40 iterations": at <= 40, "from 200 on": at >= 200}
+    together = {f"correlation {name}": correlation(l1[part], distance[part]) for name, part in parts.items()}
+    early, late = together.values()
+    return (
+        f"L1 and the distance fall together, to {distance[at <= 40][-1]:.2f} of {distance[0]:.2f} in 40 iterations"
+        f" (correlation {early:.2f}); then L1 is noise about 0, and tells no better from worse (from 200 on {late:.2f})"
+    ), {
+        "largest L1": float(run.l1.max()),
+        "last L1": end(run.l1),
+        **together,
+        **{f"distance at {i}": float(d) for i, d in zip(at, distance) if i in (0, 4, 10, 20, 40, 200, at[-1])},
     }
+
+
+def correlation(x: numpy.ndarray, y: numpy.ndarray) -> float:
+    return float(numpy.corrcoef(x, y)[0, 1]) if len(x) > 1 else 0.0
 
 
 def unconstrained(path: Path, scale: float) -> Report:
@@ -136,7 +167,8 @@ def unconstrained(path: Path, scale: float) -> Report:
     far = toys.mixture(numpy.array([[6.0]]), 0.5)
     steps = max(50, round(1000 * scale))
     alone = {name: (numpy.arange(steps), critic_alone(s, far, steps)) for name, s in kinds.items()}
-    runs = {name: train(s, far, f"unconstrained, {name}", generator_gradient, 50) for name, s in kinds.items()}
+    moments = range(0, base.iterations + 1, max(1, base.iterations // 50))
+    runs = {name: train(s, far, f"unconstrained, {name}", generator_gradient, moments) for name, s in kinds.items()}
     fight = {name: (run.iterations, run.l1) for name, run in runs.items()}
     gradient: Any = {name: tuple(map(numpy.array, zip(*run.seen))) for name, run in runs.items()}
     samples = {name: run.samples()[:, 0] for name, run in runs.items()}
@@ -176,46 +208,63 @@ def constraints(path: Path, scale: float) -> Report:
         "spectral and (a)": replace(base, penalty="one-sided-max", constraint="spectral"),
         "none": replace(base, penalty="none"),
     }
-    runs = {name: train(s, toys.eight_gaussians, f"constraints, {name}") for name, s in kinds.items()}
-    return compare(path, runs)
+    line, metrics = compare(path, kinds, "constraints")
+    for name in ("(c) difference, max(s, 1)", "spectral and (a)"):
+        steepest, mean = (metrics[name][what] for what in ("slope, steepest pair", "slope by gradient, mean"))
+        line += f"; {name}: steepest pair {steepest:.1f}, mean slope {mean:.2f}"
+    return f"{line} (where a spectral norm holds the slope below 1, max(s, 1) never acts)", metrics
 
 
 def where(path: Path, scale: float) -> Report:
-    """7. Where to penalise: between real and generated samples, on the real samples, or on the generated samples."""
-    kinds = {name: replace(scaled(PLANE, scale), where=name) for name in WHERE}
-    return compare(path, {name: train(s, toys.eight_gaussians, f"where, {name}") for name, s in kinds.items()})
+    """7. Where to penalise: between real and generated samples, or on the real, the generated, or both."""
+    return compare(path, {name: replace(scaled(PLANE, scale), where=name) for name in WHERE}, "where")
 
 
 def games(path: Path, scale: float) -> Report:
     """9. Then what: the other games, with the same Lipschitz penalty."""
-    kinds = {name: replace(scaled(PLANE, scale), game=name) for name in GAMES}
-    return compare(path, {name: train(s, toys.eight_gaussians, f"games, {name}") for name, s in kinds.items()})
+    return compare(path, {name: replace(scaled(PLANE, scale), game=name) for name in GAMES}, "games")
 
 
-def compare(path: Path, runs: dict[str, Trained]) -> Report:
-    """A report of runs on the eight Gaussians: their metrics and pictures side by side."""
-    target = real(toys.eight_gaussians)
-    measured: dict[str, dict[str, float]] = {}
-    panels = []
-    for name, run in runs.items():
-        samples = run.samples()
-        between = numpy.concatenate((samples[:500], target[:500], (samples[:500] + target[:500]) / 2))
-        slope = backend.to_numpy(gradient_norm(run.model.critic, backend.on_device(between, dtype="float32")))
-        measured[name] = {
-            "L1": end(run.l1),
-            "slope by gradient, mean": float(slope.mean()),
-            "slope, steepest pair": steepest_pair(run.scores(between), between),
-            "distance to the target": sliced_wasserstein(samples, target),
-            "share near a mode": modes_found(samples, EIGHT, NEAR)[1],
-            "ms an iteration": 1000 * run.seconds / len(run.l1),
-        }
-        panels.append(scatter(name, {"real": target[:500], "generated": samples[:1000]}, 2.2, run.scores))
-    columns = list(next(iter(measured.values())))
-    for column in columns:
+SEEDS = range(3)
+FAR = "distance to the target"
+
+
+def compare(path: Path, kinds: dict[str, Settings], what: str) -> Report:
+    """A report of training on the eight Gaussians, over seeds: means of metrics, with the spread of the distance."""
+    target, panels = real(toys.eight_gaussians), []
+    measured: dict[str, dict[str, Any]] = {}
+    for name, settings in kinds.items():
+        rows = []
+        for seed in SEEDS:
+            run = train(replace(settings, seed=seed), toys.eight_gaussians, f"{what}, {name}, seed {seed}")
+            rows.append(measure(run, target))
+        measured[name] = {column: float(numpy.mean([row[column] for row in rows])) for column in rows[0]}
+        measured[name]["its spread"] = [min(row[FAR] for row in rows), max(row[FAR] for row in rows)]
+        samples = run.samples(1000)
+        panels.append(scatter(name, {"real": target[:500], "generated": samples}, 2.2, run.scores))
+    for column in rows[0]:
         panels.append(bars(column, {name: row[column] for name, row in measured.items()}))
     save(path, panels, columns=3)
-    best = min(measured, key=lambda name: measured[name]["distance to the target"])
-    return f"nearest to the target: {best}", measured
+    order = sorted(measured, key=lambda name: measured[name][FAR])
+    low, high = measured[order[0]]["its spread"]
+    alike = [name for name in order if measured[name]["its spread"][0] <= high]
+    others = [f"{name} {measured[name][FAR]:.3f}" for name in order if name not in alike]
+    near = f"alike within the spread of {len(SEEDS)} seeds ({low:.3f} to {high:.3f}): {', '.join(alike)}"
+    return f"{near}{'; further from the target: ' * bool(others)}{', '.join(others)}", measured
+
+
+def measure(run: Trained, target: numpy.ndarray) -> dict[str, float]:
+    samples = run.samples()
+    between = numpy.concatenate((samples[:500], target[:500], (samples[:500] + target[:500]) / 2))
+    slope = backend.to_numpy(gradient_norm(run.model.critic, backend.on_device(between, dtype="float32")))
+    return {
+        "L1": end(run.l1),
+        "slope by gradient, mean": float(slope.mean()),
+        "slope, steepest pair": steepest_pair(run.scores(between), between),
+        FAR: sliced_wasserstein(samples, target),
+        "share near a mode": modes_found(samples, EIGHT, NEAR)[1],
+        "ms an iteration": 1000 * run.seconds / len(run.l1),
+    }
 
 
 def plane(path: Path, scale: float) -> Report:

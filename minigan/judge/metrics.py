@@ -45,6 +45,7 @@ def precision_recall(real: numpy.ndarray, fake: numpy.ndarray, k: int = 3) -> tu
 
 def _share_among(rows: numpy.ndarray, others: numpy.ndarray, k: int) -> float:
     others = numpy.unique(others, axis=0)  # a copy would be the nearest neighbour, and nothing within its reach
+    k = min(k, len(others) - 1)
     # for each of the others the distance to its k-th nearest neighbour; index 0 is the row itself
     reach = numpy.concatenate([numpy.partition(d, k, axis=1)[:, k].copy() for d in _squared_distances(others, others)])
     # of equal rows it is 0, but for rounding: as much more is within reach
