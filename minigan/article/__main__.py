@@ -52,8 +52,6 @@ def _title(name: str) -> str:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
-    if isinstance(value, list):
-        return " to ".join(map(_words, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -226,7 +226,7 @@ def games(path: Path, scale: float) -> Report:
 
 
 SEEDS = range(3)
-FAR = "distance to the target"
+FAR, NEAREST, FURTHEST = "distance to the target", "its least of the seeds", "its largest"
 
 
 def compare(path: Path, kinds: dict[str, Settings], what: str) -> Report:
@@ -239,15 +239,15 @@ def compare(path: Path, kinds: dict[str, Settings], what: str) -> Report:
             run = train(replace(settings, seed=seed), toys.eight_gaussians, f"{what}, {name}, seed {seed}")
             rows.append(measure(run, target))
         measured[name] = {column: float(numpy.mean([row[column] for row in rows])) for column in rows[0]}
-        measured[name]["its spread"] = [min(row[FAR] for row in rows), max(row[FAR] for row in rows)]
+        measured[name] |= {NEAREST: min(row[FAR] for row in rows), FURTHEST: max(row[FAR] for row in rows)}
         samples = run.samples(1000)
         panels.append(scatter(name, {"real": target[:500], "generated": samples}, 2.2, run.scores))
     for column in rows[0]:
         panels.append(bars(column, {name: row[column] for name, row in measured.items()}))
     save(path, panels, columns=3)
     order = sorted(measured, key=lambda name: measured[name][FAR])
-    low, high = measured[order[0]]["its spread"]
-    alike = [name for name in order if measured[name]["its spread"][0] <= high]
+    low, high = (measured[order[0]][what] for what in (NEAREST, FURTHEST))
+    alike = [name for name in order if measured[name][NEAREST] <= high]
     others = [f"{name} {measured[name][FAR]:.3f}" for name in order if name not in alike]
     near = f"alike within the spread of {len(SEEDS)} seeds ({low:.3f} to {high:.3f}): {', '.join(alike)}"
     return f"{near}{'; further from the target: ' * bool(others)}{', '.join(others)}", measured
