@@ -203,7 +203,7 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
 
 
 is_recording = ContextVar("is_recording", default=True)  # whether this thread's new Tensors remember how they were made
-_before: ContextVar[tuple] = ContextVar("before", default=())  # the values that switches replaced, outermost first
+_before: ContextVar[tuple] = ContextVar("before", default=())  # switches, and what they replaced, outermost first
 
 
 class Switch(ContextDecorator):
@@ -213,13 +213,15 @@ class Switch(ContextDecorator):
         self._variable, self._value = variable, value
 
     def __enter__(self) -> None:
-        _before.set((*_before.get(), self._variable.get()))
+        _before.set((*_before.get(), (self, self._variable.get())))
         self._variable.set(self._value)
 
     def __exit__(self, *_: object) -> None:
-        *before, value = _before.get() or (self._variable.get(),)  # entered in another thread: nothing to undo in this
-        _before.set(tuple(before))
-        self._variable.set(value)
+        before = _before.get()
+        mine = [i for i, (switch, _) in enumerate(before) if switch is self]
+        if mine:  # else it was entered in another thread; and Ctrl-C may have left others behind it
+            self._variable.set(before[mine[-1]][1])
+            _before.set(before[: mine[-1]])
 
     def __call__(self, function: Callable) -> Any:
         guards.check_not_lazy(function)

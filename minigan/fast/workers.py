@@ -80,7 +80,7 @@ def sharing(model: WGANGP, number: int, threads: int = 1, replay: bool = True, g
     def iteration() -> Array:
         try:
             others = [pool.submit(copy_context().run, train, part) for part in parts[1:]]
-            metrics = parts[0].iteration()
+            metrics = copy_context().run(parts[0].iteration)
             for other in others:
                 other.result()
         except BaseException as error:
