@@ -179,8 +179,6 @@ def test_other_real_images_are_worth_one_unit(judge):
     assert shares == pytest.approx(expected, abs=0.05)
     assert min(shares) > 0.7
     assert metrics["units"] < 1.5
-    assert metrics["classes"] == 10
-    assert metrics["confidence"] > 0.97
     assert metrics["nearest"] == 0
     assert 3 < real["nearest"] < 6.5  # they are training images, and those are not
 
@@ -191,7 +189,6 @@ def test_images_that_are_sorted_by_their_class(judge, monkeypatch):
     monkeypatch.setattr(judging, "load_images", lambda *_: test)
     one, other = (Judge(MNIST, train=load_images()[:12000][order]).real for _ in range(2))
     assert one == other
-    assert one["classes"] == 10
     assert one["recall"] == pytest.approx(judge.real["recall"], abs=0.05)
     assert one["frechet"] < 2 * judge.real["frechet"]
 
@@ -217,9 +214,6 @@ def test_noise_is_far_away_and_one_digit_only_is_sharp_but_not_all(judge):
     assert ones["precision"] > 0.7
     assert ones["recall"] < 0.3
     assert ones["units"] > 20
-    assert ones["classes"] < 4
-    assert ones["largest_class"] > 0.95
-    assert ones["smallest_class"] < 0.01
 
 
 def test_l1_on_training_and_test_images(judge):

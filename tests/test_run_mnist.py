@@ -85,14 +85,14 @@ def test_evaluation_during_a_run_and_after_it(ran, quick, capsys):
     assert printed("--evaluate") == printed("--resume")[1:]  # by the images that it was trained on
     assert held() == before  # nothing of the run's is lost
 
-    *_, confidence, nearest, _ = printed("--evaluate", "--seed", 7)  # another one takes its place, everywhere
-    row, other = held()["samples"][1], confidence.split()[-2]
-    assert (row["iteration"], f"{row['confidence']:.3f}") == (6, other)
+    *_, nearest, _ = printed("--evaluate", "--seed", 7)  # another one takes its place, everywhere
+    row = held()["samples"][1]
+    assert (row["iteration"], f"{row['nearest']:.2f}") == (6, nearest.split()[-2])
     assert len(nearest) <= 79
     assert row["nearest"] != before["samples"][1]["nearest"]
     run("--report")
     page = (ran / "report.html").read_text()
-    assert f"<td>{other}</td>" in page
+    assert f"<td>{nearest.split()[-2]}</td>" in page
     assert "After 6 iterations" in page
     assert "recall: test images among samples" in page
     run("--resume", "--iterations", 8)

@@ -112,16 +112,11 @@ class Judge:
         predicted = predict(self.classifier, images)
         if not numpy.isfinite(predicted.features).all():
             raise DivergenceError("the classifier's features of the samples are not finite: there is nothing to judge")
-        shares = numpy.bincount(classes(predicted), minlength=predicted.probabilities.shape[1]) / len(images)
         precision, recall = precision_recall(self._real.features, predicted.features)
         return {
             "frechet": frechet(predicted.features, self._real.features) if len(images) >= FEWEST_FOR_DISTANCE else None,
             "precision": precision,
             "recall": recall,
-            "classes": float((shares >= 0.01).sum()),
-            "smallest_class": float(shares.min()),
-            "largest_class": float(shares.max()),
-            "confidence": float(predicted.probabilities.max(axis=1).mean()),
         }
 
     def _nearest(self, images: numpy.ndarray) -> float:

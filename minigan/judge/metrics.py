@@ -12,10 +12,6 @@ METRICS = {
     "units": ("... in units of real against real", ".2f"),
     "precision": ("precision: samples among test images (k = 3)", ".3f"),
     "recall": ("recall: test images among samples (k = 3)", ".3f"),
-    "classes": ("classes with at least 1 % of the samples", ".0f"),
-    "smallest_class": ("share of the smallest class", ".3f"),
-    "largest_class": ("share of the largest class", ".3f"),
-    "confidence": ("mean probability of the likeliest class", ".3f"),
     "nearest": ("median distance to the nearest training image", ".2f"),
 }
 

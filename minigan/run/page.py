@@ -39,8 +39,8 @@ SHARES = (
     " Recall {m[recall]:.3f}: the share of real images that samples look like ({r[recall]:.3f})."
 )
 EVALUATION = (
-    "After {iteration:,} iterations. On the right, the same for real training images in the place of samples. Features,"
-    " classes and probabilities are those of a classifier trained on the images."
+    "After {iteration:,} iterations. On the right, the same for real training images in the place of samples. Features"
+    " and classes are those of a classifier trained on the images."
 )
 CLASSES = "The first samples that the classifier puts into each class."
 NEAREST = "Rows of samples, and below each the training images that are nearest to them, pixel by pixel."

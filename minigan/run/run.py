@@ -28,8 +28,7 @@ from .images import in_unit_range, read_arrays
 FILE = "checkpoint.npz"  # in a run's folder
 VERSION = 6
 BUNDLED = "the bundled MNIST"  # wherever the program lies
-JUDGED = ("frechet", "units", "precision", "recall", "classes", "smallest_class", "largest_class", "confidence")
-EVALUATION = ("iteration", "seconds", *JUDGED, "nearest", "l1_train", "l1_test")
+EVALUATION = ("iteration", "seconds", "frechet", "units", "precision", "recall", "nearest", "l1_train", "l1_test")
 # what it leaves beside the checkpoint, and which nobody's own file is to be replaced by
 LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.png"]
 LEFT += ["classes.png", "nearest.png", "settings.json", "curves.csv", "evaluation.json"]
