@@ -45,7 +45,7 @@ def test_what_a_run_leaves(tmp_path, images, capsys):
 def test_where_there_is_no_bar_each_evaluation_is_a_line(judged, quick, clock, capsys):
     run(*EVALUATED, "--data", judged, "--iterations", 9)
     _, first, second, *_ = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"3 of 9: L1 .*, gradient norm .*, precision .*, recall .*; 0:06 min of training to go", first)
+    assert re.fullmatch(r"3 of 9: L1 .*, slope .*, precision .*, recall .*; 0:06 min of training to go", first)
     assert second.startswith("6 of 9: ")
 
 
@@ -56,7 +56,7 @@ def test_in_a_thread_as_of_a_notebook(images, quick):
 
 def test_figures_of_every_iteration_and_the_seconds_of_the_training_alone(ran):
     head, *metrics = rows(ran)
-    assert head == ["iteration", "l1", "gradient_norm", "seconds"]
+    assert head == ["iteration", "l1", "slope", "seconds"]
     assert np.isfinite(np.array(metrics, float)).all()
     assert [(int(row[0]), float(row[3])) for row in metrics] == [(i, i) for i in range(1, 7)]
 
@@ -142,8 +142,8 @@ def test_a_preset_and_flags_over_it(ran, images, quick, capsys):
     assert "lambda" in told
     assert (told["data"], told["workers"], told["threads"]) == (str(images), 1, 2)
     assert json.loads((ran / "settings.json").read_text())["threads"] == 1  # by rule, of so small products
-    assert "difference quotient" in capsys.readouterr().out
-    assert rows("other")[0][2] == "difference_quotient"
+    assert ", slope " in capsys.readouterr().out
+    assert rows("other")[0][2] == "slope"
 
 
 def test_help_reads_with_defaults(capsys):

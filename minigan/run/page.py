@@ -17,7 +17,7 @@ from ..settings import Settings
 from . import pictures
 from .files import filled, write_if_free
 from .flags import flag, text
-from .run import BUNDLED, SLOPE_NAMES, Run
+from .run import BUNDLED, Run
 
 COLUMNS = 10  # of every grid of samples
 LOOKED_AT = 2_000  # samples, for some of each class
@@ -67,7 +67,7 @@ def write_page(run: Run, folder: Path, judge: Any) -> None:
         return f"<h2>{title}</h2><figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
     drawn = pictures.grid(run.samples(run.fixed_noise), run.settings.grid)
-    curves = attempt(pictures.curves, run.rows, SLOPE_NAMES[run.settings.slope], run.evaluations)
+    curves = attempt(pictures.curves, run.rows, run.evaluations)
     opening, parts = [picture("Samples", "samples.png", drawn, SAMPLES)], []
     if run.evaluations and judge:
         m = run.evaluations[-1]

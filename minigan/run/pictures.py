@@ -85,7 +85,7 @@ def animation(snapshots: Sequence[Snapshot]) -> bytes:
     return in_memory(frames[0].save, format="gif", save_all=True, append_images=frames[1:], duration=250)
 
 
-def curves(rows: Sequence[tuple[int, float, float, float]], slope_name: str, evaluations: Sequence[dict] = ()) -> bytes:
+def curves(rows: Sequence[tuple[int, float, float, float]], evaluations: Sequence[dict] = ()) -> bytes:
     """L1 and the critic's mean slope over the training time, from rows of (iteration, L1, slope, seconds).
 
     With evaluations also the Frechet distance of the samples, and L1 on training and test images.
@@ -93,7 +93,7 @@ def curves(rows: Sequence[tuple[int, float, float, float]], slope_name: str, eva
     _, l1, slope, seconds = numpy.array(rows).reshape(-1, 4)[:: 1 + len(rows) // POINTS].T
     drawn = [
         lines("", {"": (seconds, l1)}, "seconds", "L1 = mean D(fake) - mean D(real)", marks=[0]),
-        lines("", {"": (seconds, slope)}, "seconds", f"mean {slope_name}", marks=[1]),
+        lines("", {"": (seconds, slope)}, "seconds", "mean slope of the critic", marks=[1]),
     ]
     if evaluations:
         at, distance, train, test = (

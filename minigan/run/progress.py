@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .run import SLOPE_NAMES, Row, Run
+from .run import Row, Run
 
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -14,7 +14,7 @@ class Bar(tqdm):
     """The progress bar of a run; ``show`` counts an iteration."""
 
     def __init__(self, run: Run) -> None:
-        total, self.slope = run.settings.iterations, SLOPE_NAMES[run.settings.slope]
+        total = run.settings.iterations
         super().__init__(total=total, initial=run.done, desc="starting", bar_format=FORMAT, disable=None)
 
     def show(self, row: Row | None) -> None:
@@ -24,7 +24,7 @@ class Bar(tqdm):
         self.set_description_str("training", refresh=False)
 
     def measured(self, row: Row) -> str:
-        return f"L1 {row[1]:.3f}, {self.slope} {row[2]:.3f}"
+        return f"L1 {row[1]:.3f}, slope {row[2]:.3f}"
 
     def waits_for(self, what: str) -> None:
         self.set_description_str(what)

@@ -34,7 +34,6 @@ LEFT = ["report.html", "samples.png", "progress.png", "animation.gif", "curves.p
 LEFT += ["classes.png", "nearest.png", "settings.json", "curves.csv", "evaluation.json"]
 SNAPSHOTS = 100  # at most, that a checkpoint keeps
 CHUNK = 10_000  # samples computed at a time
-SLOPE_NAMES = {"gradient": "gradient norm", "difference": "difference quotient"}
 
 Row = tuple[int, float, float, float]  # iteration, mean L1 and mean slope since the row before, seconds of training
 
@@ -188,8 +187,7 @@ class Run:
 
     def write_curves(self, folder: Path) -> None:
         table = io.StringIO()
-        slope = SLOPE_NAMES[self.settings.slope].replace(" ", "_")
-        csv.writer(table).writerows([("iteration", "l1", slope, "seconds"), *self.rows])
+        csv.writer(table).writerows([("iteration", "l1", "slope", "seconds"), *self.rows])
         write_if_free(folder / "curves.csv", table.getvalue())
 
     # --- In words -------------------------------------------------------------------------------
@@ -198,7 +196,7 @@ class Run:
         """The progress of the run, in one line."""
         time = f"{self.seconds:.1f} s ({1000 * self.seconds / max(1, self.done):.1f} ms each)"
         _, l1, slope, _ = self.rows[-1] if self.rows else (0, math.nan, math.nan, 0)
-        return f"{self.done:,} iterations in {time}, L1 {l1:.3f}, {SLOPE_NAMES[self.settings.slope]} {slope:.3f}"
+        return f"{self.done:,} iterations in {time}, L1 {l1:.3f}, slope {slope:.3f}"
 
     def collapse(self) -> str | None:
         """A warning if the last tenth of the metrics shows that training has collapsed, else None."""
