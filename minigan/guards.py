@@ -18,6 +18,7 @@ graph as old as these may be refused without need.
 
 import inspect
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from numbers import Real
@@ -235,8 +236,11 @@ def check_seed(i: int, y: Any, g: Any) -> None:
         raise ValueError(f"grad: grad_outputs {i} is {g.dtype} {g.shape}; its output is {y.dtype} {y.shape}")
 
 
-_written: dict[tuple, int] = {}  # where memory was written to, and when last, in the order of these times
-_latest = 0  # the last of these times
+# where memory was written to, and when last, in the order of these times; and of the notes before these the addresses
+# between which they are, and the last time
+_written: OrderedDict[tuple, int] = OrderedDict()
+_before: tuple[float, float, int] = (math.inf, -math.inf, 0)
+_latest = 0  # the last of all times
 _writing = Lock()  # so that the times are in order in spite of threads
 MANY = 4000
 
@@ -250,18 +254,14 @@ def note_write(*tensors: Any) -> None:
         x.array[...] = 1; note_write(x)
         grad(y, x)    # ValueError; compute y again, from the changed x
     """
-    global _written, _latest
+    global _before, _latest
     with _writing:
         for x in tensors:
-            place = x.place
-            _written.pop(place, None)
-            _written[place] = _latest = x.clock()
-        if len(_written) > MANY:
-            notes = [*_written.items()]
-            oldest, newest = notes[: MANY // 2], notes[MANY // 2 :]
-            low, high = min(place[0] for place, _ in oldest), max(place[1] for place, _ in oldest)
-            hull = low, high, low, (1, high - low), (1, 1), 1  # of two axes, as no array's place is
-            _written = {hull: oldest[-1][1], **dict(newest)}
+            _written[x.place] = _latest = x.clock()
+            _written.move_to_end(x.place)
+        while len(_written) > MANY:
+            (start, end, *_), time = _written.popitem(last=False)
+            _before = min(_before[0], start), max(_before[1], end), time
 
 
 def check_unchanged(node: Any) -> None:
@@ -270,6 +270,8 @@ def check_unchanged(node: Any) -> None:
         return
     with _writing:
         since = [place for place, _ in takewhile(lambda note: note[1] > node.birth, reversed(_written.items()))]
+        low, high, time = _before
+    since += [(low, high, low, (high - low,), (1,), 1)] if time > node.birth else []
     arrays = [x for x in map(backend.unwrap, (node, *node.args)) if isinstance(x, backend.xp.ndarray)]
     if any(backend.overlap(x, place) for x in map(backend.place, arrays) for place in since):
         raise ValueError(
