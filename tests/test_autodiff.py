@@ -175,7 +175,8 @@ def test_whoever_shares_the_memory_shares_the_change(view, write):
 def test_memory_that_arrays_share(twice, dies):
     """Whoever it belongs to, though none is a view of another, and whichever that was written to dies first."""
     buffer, array = bytearray(48), np.ones(3)
-    arrays = [np.from_dlpack(array) if twice == "dlpack" else np.frombuffer(buffer)[:3] for _ in range(3)]
+    arrays = [np.frombuffer(buffer)[:3] for _ in range(3)]
+    arrays = [array, array[:], np.from_dlpack(array)] if twice == "dlpack" else arrays
     first, second, v = tensors = [mg.Tensor(a, requires_grad=True) for a in arrays]
     mg.optim.Adam([first]).step([mg.tensor(np.ones(3))])
     made = (v * v).sum(), (v * 2).sum()
