@@ -48,6 +48,7 @@ def test_precision_and_recall_are_the_definition():
         assert 0 < got[0] < 1
         assert got[0] != got[1]
     assert (precision_recall(real, real), precision_recall(real, real + 100)) == ((1, 1), (0, 0))
+    assert precision_recall(np.repeat(real, 5, axis=0), fake) == precision_recall(real, fake)  # copies add no reach
     many = np.repeat(RNG.normal(size=(200, 64)).astype("float32"), 4, axis=0)  # more often than k times
     assert precision_recall(many, many[RNG.permutation(800)]) == (1, 1)
 
