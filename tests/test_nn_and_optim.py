@@ -86,6 +86,11 @@ def test_spectral_normalisation_is_differentiated_as_published():
     assert (mg.grad(loss(w, *others), w)[0].data * w.data).sum() == pytest.approx(0, abs=1e-9)
 
 
+def test_no_pixel_falls_so_low_that_products_with_it_would_be_denormal():
+    pixels = mg.nn.pixel(np.array([-1000, -20, 0, 20, 1000], "float32")).data
+    np.testing.assert_allclose(pixels, [1.125e-7, 1.125e-7, 0.5, 1, 1], rtol=1e-3)
+
+
 # --- Adam ---------------------------------------------------------------------------------------
 
 
