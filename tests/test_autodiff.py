@@ -541,3 +541,12 @@ def test_what_is_unpickled_can_be_trained():
     for x in (pickle.loads(pickled, buffers=[bytes(b) for b in buffers]), mapped[0](*mapped[1])):
         mg.optim.Adam([x], lr=1).step([mg.tensor(np.ones((200, 3)))])
         np.testing.assert_allclose(x.data, p.data - 1, rtol=1e-5)
+
+
+def test_data_assigned_to_once_more_is_noted_where_it_lies_by_now():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    x.data = x.data + 1
+    y = (x * x).sum()
+    x.data = x.data + 1
+    with pytest.raises(ValueError, match="changed in place since"):
+        mg.grad(y, x)

@@ -140,3 +140,8 @@ def test_what_has_no_slopes_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_the_place_samples_is_both_kinds():
+    real, fake = np.zeros((2, 3)), np.ones((2, 3))
+    np.testing.assert_array_equal(WHERE["samples"](real, fake, None), [[0] * 3] * 2 + [[1] * 3] * 2)
