@@ -49,18 +49,18 @@ def test_interview_and_fight():
 
 @pytest.mark.slow
 def test_unconstrained():
-    metrics = section("unconstrained", 0.3)
+    metrics = section("unconstrained", 0.48)
     assert metrics["last L1, critic alone, none"] > 10 * metrics["last L1, critic alone, penalty"]
     assert metrics["last L1, critic alone, sigmoid"] <= 1
     assert metrics["largest L1 in the fight, none"] > 10 * metrics["largest L1 in the fight, penalty"]
     assert metrics["last gradient, sigmoid"] < metrics["last gradient, penalty"] / 4
-    assert metrics["distance, sigmoid"] > 4 * metrics["distance, penalty"]
+    assert metrics["distance, sigmoid"] > 3
 
 
 @pytest.mark.slow
 def test_constraints(monkeypatch):
     monkeypatch.setattr(sections, "SEEDS", range(1))
-    metrics = section("constraints", 0.19)
+    metrics = section("constraints", 0.25)
     assert np.isfinite([list(row.values()) for row in metrics.values()]).all()
     slope = {name: row["slope by gradient, mean"] for name, row in metrics.items()}
     steep = slope.pop("none")
@@ -73,7 +73,7 @@ def test_constraints(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kinds", [("where", WHERE), ("games", GAMES)])
 def test_side_by_side(name, kinds):
-    metrics = section(name, 0.1)
+    metrics = section(name, 0.2)
     assert list(metrics) == list(kinds)
     for row in metrics.values():
         assert 0.4 < row["slope by gradient, mean"] < 3
@@ -82,7 +82,7 @@ def test_side_by_side(name, kinds):
 
 @pytest.mark.slow
 def test_plane():
-    metrics = section("plane", 0.08)
+    metrics = section("plane", 0.2)
     assert metrics["modes found, 8 Gaussians"] > 4
     assert metrics["modes found, 25 Gaussians"] > 12
     assert max(metrics[f"distance, {name}"] for name in ("8 Gaussians", "25 Gaussians", "Swiss roll")) < 0.8

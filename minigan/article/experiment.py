@@ -1,8 +1,11 @@
 """Training on the toy distributions, with metrics at every iteration."""
 
+import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy
@@ -11,7 +14,7 @@ from tqdm import tqdm
 from .. import backend
 from ..autodiff import grad
 from ..fast import Replayed
-from ..fast.threads import threads_for, use_threads
+from ..fast.threads import cores, threads_for, use_threads
 from ..settings import Settings
 from ..tensor import no_grad
 from ..training import WGANGP, l1_and_mean_slope
@@ -38,8 +41,8 @@ LINE = Settings(
 )
 PLANE = replace(
     LINE,
-    iterations=1000,
-    critic_steps=3,
+    batch_size=128,
+    critic_steps=2,
     learning_rate=4e-3,
     lambda_=1.0,
     clip=0.1,
@@ -81,17 +84,20 @@ class Trained:
 def train(
     settings: Settings,
     draw: Target,
-    what: str,
+    what: str | None = None,
     probe: Callable[[WGANGP], Any] | None = None,
     moments: Collection[int] = (),
 ) -> Trained:
-    """Train on samples of ``draw``, with a progress bar named ``what``, and ``probe`` it after so many iterations."""
+    """Train on samples of ``draw``, and ``probe`` the model after so many iterations; ``what`` names a progress bar."""
     dim = draw(1, backend.default_rng(0)).shape[1]
     model = WGANGP(settings, draw, dim)
     curves, seen = [], [(0, probe(model))] if probe and 0 in moments else []
+    steps: Iterable[int] = range(1, settings.iterations + 1)
+    if what:
+        steps = tqdm(steps, what, unit="it", disable=None, leave=False)
     replayed, start = Replayed(model), time.perf_counter()
     with numpy.errstate(over="ignore", invalid="ignore"), use_threads(threads_for(settings, dim)):
-        for i in tqdm(range(1, settings.iterations + 1), desc=what, unit="it", disable=None, leave=False):
+        for i in steps:
             curves.append(replayed.iteration().copy())
             if probe and i in moments:
                 seen.append((i, probe(model)))
@@ -99,11 +105,21 @@ def train(
     return Trained(model, l1, slope, time.perf_counter() - start, seen)
 
 
+def side_by_side(function: Callable[[Settings], Any], each: Sequence[Settings], what: str) -> list[Any]:
+    """``function`` of ``each`` settings, in order: by a process on each core, or on a GPU one after the other."""
+    bar = partial(tqdm, desc=what, total=len(each), unit="run", disable=None, leave=False)
+    if backend.xp is not numpy:
+        return list(bar(map(function, each)))
+    with get_context("spawn").Pool(min(cores(), len(each)), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        return list(bar(pool.imap(function, each)))
+
+
 def critic_alone(settings: Settings, draw: Target, steps: int) -> numpy.ndarray:
     """L1 at each step of a critic that is trained against a fixed generator."""
     model = WGANGP(settings, draw, 1)
     n = settings.batch_size
-    l1 = [l1_and_mean_slope(*model.critic_step(draw(n, model.rng), model.generate(n)))[0] for _ in range(steps)]
+    with use_threads(threads_for(settings, 1)):
+        l1 = [l1_and_mean_slope(*model.critic_step(draw(n, model.rng), model.generate(n)))[0] for _ in range(steps)]
     return backend.to_numpy(backend.xp.stack(l1))
 
 

@@ -1,6 +1,6 @@
 """Panels of the sections' pictures: histograms, points in the plane, and bars."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -27,20 +27,18 @@ def histograms(title: str, samples: dict[str, numpy.ndarray], low: float, high: 
     return draw
 
 
-def scatter(
-    title: str,
-    samples: dict[str, numpy.ndarray],
-    extent: float,
-    critic: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
-) -> Panel:
-    """Samples (n, 2) by their names, over the level sets of ``critic`` (a function (n, 2) to (n,)), if given."""
+def grid(extent: float) -> numpy.ndarray:
+    """100 by 100 points (10000, 2) of the square from -``extent`` to ``extent``, on which ``scatter`` takes scores."""
+    ticks = numpy.linspace(-extent, extent, 100, dtype="float32")
+    return numpy.stack(numpy.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+
+
+def scatter(title: str, samples: dict[str, numpy.ndarray], extent: float, scores: numpy.ndarray) -> Panel:
+    """Samples (n, 2) by their names, over the level sets of ``scores`` (10000,), a critic's on the ``grid``."""
 
     def draw(axes: Axes) -> None:
-        if critic:
-            ticks = numpy.linspace(-extent, extent, 100, dtype="float32")
-            x, y = numpy.meshgrid(ticks, ticks)
-            level = critic(numpy.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
-            axes.contour(x, y, level, levels=20, linewidths=0.6, cmap="viridis")
+        x, y, level = (column.reshape(100, 100) for column in (*grid(extent).T, scores))
+        axes.contour(x, y, level, levels=20, linewidths=0.6, cmap="viridis")
         for name, points in samples.items():
             axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.5, label=name)
         axes.set(title=title, xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
