@@ -43,8 +43,10 @@ def test_interview_and_fight():
     metrics, fight = section("interview", 0.5), section("fight", 1)
     for name in ("normal", "bimodal"):
         assert max(metrics[f"error of the map, {name}"], metrics[f"distance, {name}"]) < 0.4
-    assert fight["last L1"] < fight["largest L1"] / 5
-    assert fight["distance at 800"] < 0.5
+    for correlation in fight["correlation from 4 to 150, by seed"].values():
+        assert correlation > 0.5
+    assert fight["L1 at 300"] < fight["L1 at 2"] / 5
+    assert fight["distance at 300"] < 0.5
 
 
 @pytest.mark.slow
