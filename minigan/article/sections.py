@@ -139,8 +139,9 @@ def fight(path: Path, scale: float) -> Report:
     parts = {"from 4 to 150": (at >= 4) & (at <= 150), "from 150 on": at >= 150}
     together = {name: [correlation(run[1][part], run[2][part]) for run in runs] for name, part in parts.items()}
     (early, _), (low, high) = ((min(each), max(each)) for each in together.values())
+    last, least = [x[at <= 150][-1] for x in (at, distance)]
     return (
-        f"L1 follows the distance, from {distance[0]:.2f} down to {distance[at <= 150][-1]:.2f} in 150 iterations"
+        f"L1 follows the distance, from {distance[0]:.2f} down to {least:.2f} in {last} iterations"
         f" (correlation {early:.2f} or more, over {len(SEEDS)} seeds, once the critic has had 4 iterations); then it is"
         f" noise about 0, and tells less ({low:.2f} to {high:.2f})"
     ), {
