@@ -1,4 +1,4 @@
-"""Training on the toy distributions, with metrics at every iteration."""
+"""Training on the toy distributions, with L1 at every iteration."""
 
 import signal
 import time
@@ -60,11 +60,10 @@ def scaled(settings: Settings, scale: float) -> Settings:
 
 @dataclass
 class Trained:
-    """A trained model, its metrics at every iteration, and ``seen``, the results of the probe by iteration."""
+    """A trained model, L1 at every iteration, and ``seen``, the results of the probe by iteration."""
 
     model: WGANGP
     l1: numpy.ndarray
-    slope: numpy.ndarray
     seconds: float
     seen: list[tuple[int, Any]]
 
@@ -75,10 +74,6 @@ class Trained:
         """The scores D (n,) of points (n, d)."""
         with no_grad():
             return backend.to_numpy(self.model.critic(backend.on_device(points, dtype="float32")))[:, 0]
-
-    @property
-    def iterations(self) -> numpy.ndarray:
-        return numpy.arange(1, len(self.l1) + 1)
 
 
 def train(
@@ -101,8 +96,8 @@ def train(
             curves.append(replayed.iteration().copy())
             if probe and i in moments:
                 seen.append((i, probe(model)))
-    l1, slope = backend.to_numpy(backend.xp.stack(curves)).T
-    return Trained(model, l1, slope, time.perf_counter() - start, seen)
+    l1 = backend.to_numpy(backend.xp.stack(curves))[:, 0]
+    return Trained(model, l1, time.perf_counter() - start, seen)
 
 
 def side_by_side(function: Callable[[Settings], Any], each: Sequence[Settings], what: str) -> list[Any]:
@@ -127,8 +122,3 @@ def generator_gradient(model: WGANGP) -> float:
     """The norm of the generator's gradient, over all parameters together."""
     loss = model.game.generator(model.critic(model.generator(model.draw_noise(1000))))
     return float(sum((g.array**2).sum().item() for g in grad(loss, model.generator.parameters())) ** 0.5)
-
-
-def end(curve: numpy.ndarray) -> float:
-    """The mean of the last twentieth of a curve."""
-    return float(curve[-max(1, len(curve) // 20) :].mean())
